@@ -1,0 +1,1 @@
+"""bertdata: from a raw corpus to shards on which a BERT is pre-trained."""

@@ -1,0 +1,51 @@
+"""Everything that can go wrong and that a user can mend.
+
+    BertDataError
+    ├── ConfigError       an option, or a combination of options, that is not allowed
+    ├── InputError        no input, an unreadable or damaged input file, too many bad records
+    ├── TokenizerError    a tokenizer file that cannot be used, or lacks a special token
+    ├── OutputError       an output folder that holds another build, is in use, or is full
+    ├── ShardError        a shard, index or manifest that is damaged, missing or of another version
+    └── TrainingError     a training run that cannot start or go on
+
+Each message says what was found, what is allowed and what to do. The command lines print it to stderr and exit
+with 1 (2 for usage errors, which click reports itself).
+"""
+
+__all__ = [
+    "BertDataError",
+    "ConfigError",
+    "InputError",
+    "OutputError",
+    "ShardError",
+    "TokenizerError",
+    "TrainingError",
+]
+
+
+class BertDataError(Exception):
+    """Base of all errors that this project raises on purpose."""
+
+
+class ConfigError(BertDataError):
+    """An option, or a combination of options, is not allowed."""
+
+
+class InputError(BertDataError):
+    """An input is missing, unreadable or damaged."""
+
+
+class TokenizerError(BertDataError):
+    """A tokenizer cannot be used for building shards."""
+
+
+class OutputError(BertDataError):
+    """An output folder cannot be written to by this build."""
+
+
+class ShardError(BertDataError):
+    """A shard, index or manifest is damaged, missing or of another version."""
+
+
+class TrainingError(BertDataError):
+    """A training run cannot start or go on."""

@@ -1,0 +1,277 @@
+"""The manifest and the index: what a data set is made of. `manifest.json` comes last and makes the folder a data set.
+
+shards/
+├── train-00000-of-00002.tar ...    samples, see `bertdata.shards`
+├── tokenizer.json                  the tokenizer, and tokenizer_config.json for transformers
+├── index.arrow                     a row per block: shard, offset, bytes, samples, tokens, CRC-32
+└── manifest.json                   options, tokenizer, versions, inputs, counts, shards with SHA-256
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bertdata.errors import ShardError
+from bertdata.shards import FORMAT_VERSION, Block, BlockEntry, read_block
+
+__all__ = [
+    "BlockIndex",
+    "DataSet",
+    "Manifest",
+    "ShardEntry",
+    "TokenizerInfo",
+    "open_data_set",
+    "write_atomically",
+    "write_index",
+    "write_manifest",
+]
+
+MANIFEST = "manifest.json"
+INDEX = "index.arrow"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a small file so that it is there whole or not at all: temporary name, fsync, rename."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardEntry:
+    """One shard of a data set.
+
+    Attributes:
+        name: File name within the folder.
+        split: "train" or "eval".
+        num_samples: Samples in the shard.
+        num_blocks: Blocks in the shard.
+        num_tokens: Tokens of its samples, specials included.
+        num_bytes: Bytes of the file.
+        sha256: SHA-256 of the file, hexadecimal.
+    """
+
+    name: str
+    split: str
+    num_samples: int
+    num_blocks: int
+    num_tokens: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerInfo:
+    """The tokenizer that the ids belong to.
+
+    Attributes:
+        sha256: SHA-256 of `tokenizer.json`, hexadecimal.
+        vocab_size: Number of ids, one more than the highest.
+        token_dtype: dtype of the ids in the shards, "uint16" or "uint32".
+        roles: Ids of the special tokens by role: pad, unk, cls, sep, mask.
+        lowercase: Whether text is lower-cased; None where the tokenizer does not say.
+        trained: Whether the vocabulary was trained by the build.
+    """
+
+    sha256: str
+    vocab_size: int
+    token_dtype: str
+    roles: dict[str, int]
+    lowercase: bool | None
+    trained: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What `manifest.json` says.
+
+    Attributes:
+        format_version: Version of the shard format.
+        build: Fingerprint of what the build was asked to do; the same command gives the same one.
+        options: `BuildOptions.to_json()` of the build, for this data set's length.
+        tokenizer: The tokenizer.
+        versions: Versions of the libraries that decide bytes, by name.
+        inputs: Name and size in bytes of each input file.
+        counts: Counts of every stage, by name; in = out + dropped by reason.
+        shards: All shards, train before eval, in order.
+    """
+
+    format_version: int
+    build: str
+    options: dict[str, Any]
+    tokenizer: TokenizerInfo
+    versions: dict[str, str]
+    inputs: list[dict[str, Any]]
+    counts: dict[str, int]
+    shards: tuple[ShardEntry, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal hash of the shards' contents and the tokenizer: equal fingerprints, equal training data."""
+        parts = [self.tokenizer.sha256, *(f"{shard.name}:{shard.sha256}" for shard in self.shards)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def num_samples(self, split: str) -> int:
+        """Returns the number of samples of the shards of `split`."""
+        return sum(shard.num_samples for shard in self.shards if shard.split == split)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockIndex:
+    """Where each of N blocks lies. One row per block, in shard order.
+
+    Attributes:
+        shard: int32 [N]; index into `Manifest.shards`.
+        offset: int64 [N]; first byte of the block in its shard.
+        num_bytes: int64 [N].
+        num_samples: int64 [N].
+        num_tokens: int64 [N].
+        crc32: uint32 [N]; of the block's bytes.
+    """
+
+    shard: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    num_bytes: npt.NDArray[np.int64]
+    num_samples: npt.NDArray[np.int64]
+    num_tokens: npt.NDArray[np.int64]
+    crc32: npt.NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def take(self, rows: npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]) -> BlockIndex:
+        """Returns the chosen rows."""
+        return BlockIndex(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataSet:
+    """A finished data set: its folder, manifest and block index."""
+
+    folder: Path
+    manifest: Manifest
+    index: BlockIndex
+
+    def blocks(self, split: str) -> BlockIndex:
+        """Returns the index rows of the blocks of `split`, "train" or "eval"."""
+        wanted = np.array([shard.split == split for shard in self.manifest.shards], dtype=bool)
+        return self.index.take(wanted[self.index.shard] if len(self.index) else np.zeros(0, dtype=bool))
+
+    def read(self, blocks: BlockIndex, row: int) -> Block:
+        """Reads the block in row `row` of `blocks`, checked; see `bertdata.shards.read_block`."""
+        shard = self.manifest.shards[int(blocks.shard[row])]
+        return read_block(
+            self.folder / shard.name,
+            offset=int(blocks.offset[row]),
+            num_bytes=int(blocks.num_bytes[row]),
+            crc32=int(blocks.crc32[row]),
+        )
+
+
+def write_index(folder: Path, blocks: Sequence[Sequence[BlockEntry]]) -> None:
+    """Writes `index.arrow`.
+
+    Args:
+        folder: The data set's folder.
+        blocks: The blocks of each shard, in the order of `Manifest.shards`.
+    """
+    rows = [(number, block) for number, entries in enumerate(blocks) for block in entries]
+    table = pa.table(
+        {
+            "shard": pa.array([number for number, _ in rows], pa.int32()),
+            "offset": pa.array([block.offset for _, block in rows], pa.int64()),
+            "num_bytes": pa.array([block.num_bytes for _, block in rows], pa.int64()),
+            "num_samples": pa.array([block.num_samples for _, block in rows], pa.int64()),
+            "num_tokens": pa.array([block.num_tokens for _, block in rows], pa.int64()),
+            "crc32": pa.array([block.crc32 for _, block in rows], pa.uint32()),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    write_atomically(folder / INDEX, sink.getvalue().to_pybytes())
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes `manifest.json`, which commits the data set."""
+    text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False)
+    write_atomically(folder / MANIFEST, (text + "\n").encode())
+
+
+def _parse_manifest(values: Mapping[str, Any], *, path: Path) -> Manifest:
+    version = values.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ShardError(
+            f"{path} has format version {version}; this release reads version {FORMAT_VERSION}. "
+            "Build the data set again, or install the release that wrote it."
+        )
+    try:
+        return Manifest(
+            format_version=version,
+            build=values["build"],
+            options=values["options"],
+            tokenizer=TokenizerInfo(**values["tokenizer"]),
+            versions=values["versions"],
+            inputs=values["inputs"],
+            counts=values["counts"],
+            shards=tuple(ShardEntry(**shard) for shard in values["shards"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ShardError(f"{path} is no manifest of a data set ({error!r}); build the data set again") from error
+
+
+def _load_index(path: Path) -> BlockIndex:
+    try:
+        with pa.OSFile(str(path)) as file:
+            table = pa.ipc.open_file(file).read_all()
+        columns = {field.name: table[field.name].to_numpy() for field in dataclasses.fields(BlockIndex)}
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise ShardError(f"{path} cannot be read as a block index ({error}); build the data set again") from error
+    return BlockIndex(**columns)
+
+
+def open_data_set(folder: Path | str) -> DataSet:
+    """Opens a finished data set.
+
+    Args:
+        folder: Folder that `bertdata build` wrote.
+
+    Raises:
+        ShardError: There is no manifest (the build has not finished, or this is another folder), the format version is
+            another one, or manifest and index do not fit each other.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        lengths = sorted(child.name for child in folder.glob("*/") if (child / MANIFEST).exists())
+        hint = (
+            f"it holds the data sets {', '.join(lengths)}: name one of them" if lengths else "run bertdata build again"
+        )
+        raise ShardError(f"{folder} has no {MANIFEST}, so it is not a finished data set; {hint}") from error
+    except (OSError, ValueError) as error:
+        raise ShardError(f"{path} cannot be read ({error}); build the data set again") from error
+    manifest = _parse_manifest(values, path=path)
+    index = _load_index(folder / INDEX)
+    samples = np.bincount(index.shard, weights=index.num_samples, minlength=len(manifest.shards)).astype(np.int64)
+    if samples.tolist() != [shard.num_samples for shard in manifest.shards]:
+        raise ShardError(f"{folder}: {INDEX} and {MANIFEST} do not belong together; build the data set again")
+    return DataSet(folder=folder, manifest=manifest, index=index)

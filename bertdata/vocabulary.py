@@ -1,0 +1,180 @@
+"""The vocabulary: a WordPiece vocabulary trained on a deterministic sample of the input.
+
+The sample is chosen by the documents' own hashes, so that it is the same however the input is cut, ordered, compressed or
+distributed. A document has level n where its hash starts with n zero bits: half of all documents reach level 1, a quarter
+level 2, and so on. The sample is the lowest level whose documents have at most `sample_bytes` of text; each split counts
+words by level and forgets the lowest levels as soon as what it keeps is too much, so memory is bounded.
+
+    level 0: 64 MB   level 1: 32 MB   level 2: 17 MB   level 3 and up: 15 MB      sample_bytes = 70 MB -> levels 1 and up
+
+Only words are kept, not text: BERT's pre-tokenizer looks at one white-space-separated chunk at a time, and its normalizer
+at one character, so the chunks' counts are all that the trainer needs, and the case rule may be chosen afterwards.
+
+`tokenizers`' WordPieceTrainer numbers its alphabet in the order of a hash map, another one in every process. Here the
+alphabet is fixed beforehand (characters by count until 0.9995 of all text is covered, ties by code point, with their
+continuing forms) and given to the trainer as special tokens, which it keeps in order; merges are deterministic then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from bertdata.config import TokenizerOptions
+from bertdata.errors import InputError
+from bertdata.readers import Document
+from bertdata.sentences import resolve_language
+from bertdata.wordpiece import ROLES, new_bert_tokenizer
+
+__all__ = ["WordCounts", "train_wordpiece"]
+
+NUM_LEVELS = 64
+COVERAGE = 0.9995
+MIN_FREQUENCY = 2
+SPECIALS = tuple(names[0] for names in ROLES.values())
+
+
+class WordCounts:
+    """Counts of white-space-separated chunks in a bounded sample of documents.
+
+    Adding documents in any order, and merging parts in any order, gives the same counts.
+
+    Args:
+        sample_bytes: Bytes of UTF-8 text in the sample at most.
+    """
+
+    def __init__(self, *, sample_bytes: int) -> None:
+        self.sample_bytes = sample_bytes
+        self.level = 0
+        self.text_bytes = [0] * NUM_LEVELS
+        self.chunks: list[Counter[str]] = [Counter() for _ in range(NUM_LEVELS)]
+        self.languages: list[Counter[str]] = [Counter() for _ in range(NUM_LEVELS)]
+
+    def add(self, document: Document, *, language_option: str) -> None:
+        """Counts a document's text if the sample takes it."""
+        data = document.text.encode()
+        digest = int.from_bytes(hashlib.blake2b(data, digest_size=8, person=b"vocabulary").digest(), "big")
+        level = min(NUM_LEVELS - digest.bit_length(), NUM_LEVELS - 1)
+        if level < self.level:
+            return
+        self.text_bytes[level] += len(data)
+        self.chunks[level].update(document.text.split())
+        self.languages[level][resolve_language(document.language, document.text, option=language_option)] += len(data)
+        self._shrink()
+
+    def merge(self, other: WordCounts) -> None:
+        """Adds the counts of another part of the input."""
+        self.level = max(self.level, other.level)
+        for level in range(self.level, NUM_LEVELS):
+            self.text_bytes[level] += other.text_bytes[level]
+            self.chunks[level].update(other.chunks[level])
+            self.languages[level].update(other.languages[level])
+        self._shrink()
+
+    def _shrink(self) -> None:
+        while self.level < NUM_LEVELS - 1 and sum(self.text_bytes[self.level :]) > self.sample_bytes:
+            self.level += 1
+        for level in range(self.level):
+            self.text_bytes[level] = 0
+            self.chunks[level].clear()
+            self.languages[level].clear()
+
+    @property
+    def language(self) -> str:
+        """Language with the most text in the sample, ties by name."""
+        total = sum(self.languages, Counter())
+        return min(total, key=lambda language: (-total[language], language), default="en")
+
+    def total(self) -> Counter[str]:
+        """Returns the chunks' counts over all levels of the sample."""
+        return sum(self.chunks, Counter())
+
+
+def _count_words(chunks: Counter[str], *, normalizer: normalizers.Normalizer) -> Counter[str]:
+    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for chunk, count in chunks.items():
+        for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(chunk)):
+            words[word] += count
+    return words
+
+
+def _alphabet(words: Counter[str]) -> list[str]:
+    """Returns the characters that cover 0.9995 of the text, sorted, then their continuing forms, sorted.
+
+    A character that only ever stands alone, as Chinese characters and punctuation do, needs no continuing form.
+    """
+    characters: Counter[str] = Counter()
+    within: set[str] = set()
+    for word, count in words.items():
+        for character in word:
+            characters[character] += count
+        if len(word) > 1:
+            within.update(word)
+    needed = COVERAGE * characters.total()
+    covered = 0
+    kept = []
+    for character, count in sorted(characters.items(), key=lambda item: (-item[1], item[0])):
+        if covered >= needed:
+            break
+        kept.append(character)
+        covered += count
+    return sorted(kept) + [f"##{character}" for character in sorted(kept) if character in within]
+
+
+def _iter_repeated(words: Counter[str], *, batch: int = 1000) -> Iterator[str]:
+    for word in sorted(words):
+        full, rest = divmod(words[word], batch)
+        for _ in range(full):
+            yield " ".join([word] * batch)
+        if rest:
+            yield " ".join([word] * rest)
+
+
+def _learn(words: Counter[str], *, alphabet: list[str], vocab_size: int) -> dict[str, int]:
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=MIN_FREQUENCY,
+        special_tokens=[*SPECIALS, *alphabet],
+        limit_alphabet=0,
+        initial_alphabet=[],
+        show_progress=False,
+    )
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.train_from_iterator(_iter_repeated(words), trainer)
+    return {text: number for text, number in tokenizer.get_vocab().items() if number < vocab_size}
+
+
+def train_wordpiece(parts: Iterable[WordCounts], *, options: TokenizerOptions) -> Tokenizer:
+    """Trains a WordPiece vocabulary and returns its tokenizer.
+
+    English is lower-cased and its accents stripped, as in the published BERT; every other language keeps its case, because
+    lower-casing with stripping merges words. `--lowercase` for another language keeps accents.
+
+    Args:
+        parts: Word counts of all splits, in any order.
+        options: Size of the vocabulary, and the case rule where it is forced.
+
+    Raises:
+        InputError: There is no text to train on.
+    """
+    counts = WordCounts(sample_bytes=options.sample_bytes)
+    for part in parts:
+        counts.merge(part)
+    english = counts.language.split("-")[0] == "en"
+    lowercase = english if options.lowercase is None else options.lowercase
+    strip_accents = (lowercase and english) if options.strip_accents is None else options.strip_accents
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
+    words = _count_words(counts.total(), normalizer=normalizer)
+    if not words:
+        raise InputError(
+            "no text to train a vocabulary on: no document came out of the input; check --input and --format"
+        )
+    room = options.vocab_size - len(SPECIALS)
+    alphabet = _alphabet(words)[:room]
+    vocab = _learn(words, alphabet=alphabet, vocab_size=options.vocab_size)
+    return new_bert_tokenizer(vocab, lowercase=lowercase, strip_accents=strip_accents)

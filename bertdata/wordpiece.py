@@ -1,0 +1,262 @@
+"""Tokens: from sentences to token ids, and what is known about each id.
+
+A tokenizer is a `tokenizers.Tokenizer`, loaded from a `tokenizer.json`, a `vocab.txt` or a folder that holds one. Ids are
+those of its own `encode` without special tokens; text that spells "[SEP]" stays text.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from bertdata.errors import ConfigError, TokenizerError
+from bertdata.shards import token_dtype
+
+__all__ = [
+    "ROLES",
+    "Encoder",
+    "Vocabulary",
+    "is_lowercase",
+    "load_tokenizer",
+    "new_bert_tokenizer",
+    "tokenizer_config",
+]
+
+ROLES: dict[str, tuple[str, ...]] = {
+    "pad": ("[PAD]", "<pad>"),
+    "unk": ("[UNK]", "<unk>"),
+    "cls": ("[CLS]", "<s>", "<cls>"),
+    "sep": ("[SEP]", "</s>", "<sep>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+"""Names under which special tokens are looked for, by role; BERT's own come first."""
+
+_WORD_START_MARKS = ("\u0120", "\u2581")  # byte-level BPE's space, sentencepiece's space
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vocabulary:
+    """What the pair and mask stages need to know about each of V ids.
+
+    Attributes:
+        size: V, one more than the highest id.
+        roles: Ids of the special tokens, by role: pad, unk, cls, sep, mask.
+        dtype: dtype of the ids in runs and shards.
+        starts_word: bool [V]; the piece begins a word. None where the tokenizer does not tell.
+        is_punctuation: bool [V]; the piece is one mark of punctuation.
+        ordinary: int64 [R]; ids that may replace a token at random: neither special nor reserved ("[unused7]").
+    """
+
+    size: int
+    roles: dict[str, int]
+    dtype: np.dtype[Any]
+    starts_word: npt.NDArray[np.bool_] | None
+    is_punctuation: npt.NDArray[np.bool_]
+    ordinary: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Vocabulary:
+        """Reads the vocabulary of a tokenizer.
+
+        Raises:
+            TokenizerError: A special token is missing.
+        """
+        ids = tokenizer.get_vocab(with_added_tokens=True)
+        size = max(ids.values()) + 1
+        roles = _find_roles(ids)
+        texts = [""] * size
+        for text, number in ids.items():
+            texts[number] = text
+        special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        special |= set(roles.values())
+        reserved = {number for number, text in enumerate(texts) if not text or text.startswith("[unused")}
+        ordinary = [number for number in range(size) if number not in special and number not in reserved]
+        if not ordinary:
+            raise TokenizerError("the tokenizer has no entries but special tokens; give one that was trained on text")
+        bare = [text.removeprefix("##").lstrip("".join(_WORD_START_MARKS)) for text in texts]
+        return cls(
+            size=size,
+            roles=roles,
+            dtype=token_dtype(size),
+            starts_word=_starts_word(tokenizer, texts),
+            is_punctuation=np.array([len(text) == 1 and unicodedata.category(text)[0] == "P" for text in bare]),
+            ordinary=np.array(ordinary, dtype=np.int64),
+        )
+
+
+def _find_roles(ids: dict[str, int]) -> dict[str, int]:
+    roles = {}
+    for role, names in ROLES.items():
+        found = [name for name in names if name in ids]
+        if not found:
+            raise TokenizerError(
+                f"the tokenizer has no {role} token: none of {', '.join(names)} is in its vocabulary. "
+                "Add it to the vocabulary, or leave out --tokenizer to have one trained."
+            )
+        roles[role] = ids[found[0]]
+    return roles
+
+
+def _starts_word(tokenizer: Tokenizer, texts: Sequence[str]) -> npt.NDArray[np.bool_] | None:
+    model = json.loads(tokenizer.to_str())["model"]
+    if model["type"] == "WordPiece":
+        prefix = model["continuing_subword_prefix"]
+        return np.array([not text.startswith(prefix) for text in texts])
+    marked = np.array([text.startswith(_WORD_START_MARKS) for text in texts])
+    return marked if marked.any() else None
+
+
+def new_bert_tokenizer(vocab: dict[str, int], *, lowercase: bool, strip_accents: bool) -> Tokenizer:
+    """Returns a tokenizer of BERT's kind: its normalizer, pre-tokenizer, WordPiece and template of special tokens.
+
+    Args:
+        vocab: Ids by token; holds [PAD], [UNK], [CLS], [SEP] and [MASK].
+        lowercase: Lower-case all text.
+        strip_accents: Remove accents.
+
+    Source: the published BERT tokenizer, as `tokenizers` implements it.
+    """
+    roles = _find_roles(vocab)
+    names = {role: next(name for name in ROLES[role] if name in vocab) for role in ROLES}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=names["unk"], max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{names['cls']} $A {names['sep']}",
+        pair=f"{names['cls']} $A {names['sep']} $B:1 {names['sep']}:1",
+        special_tokens=[(names["cls"], roles["cls"]), (names["sep"], roles["sep"])],
+    )
+    tokenizer.add_special_tokens(sorted(names.values(), key=vocab.__getitem__))
+    return tokenizer
+
+
+def _is_cased(vocab: dict[str, int]) -> bool:
+    specials = {name for names in ROLES.values() for name in names}
+    return any(text not in specials and not text.startswith("[") and text != text.lower() for text in vocab)
+
+
+def _load_vocab_txt(
+    path: Path, *, config: dict[str, Any], lowercase: bool | None, strip_accents: bool | None
+) -> Tokenizer:
+    entries = path.read_text(encoding="utf-8").splitlines()
+    vocab = {text: number for number, text in enumerate(entries)}
+    if len(vocab) != len(entries):
+        raise TokenizerError(f"{path} names an entry twice; each line must be another token")
+    if lowercase is None:
+        lowercase = config.get("do_lower_case", not _is_cased(vocab))
+    if strip_accents is None:
+        strip_accents = config.get("strip_accents")
+    return new_bert_tokenizer(
+        vocab, lowercase=lowercase, strip_accents=lowercase if strip_accents is None else strip_accents
+    )
+
+
+def _override_case(tokenizer: Tokenizer, *, path: Path, lowercase: bool | None, strip_accents: bool | None) -> None:
+    if lowercase is None and strip_accents is None:
+        return
+    normalizer = tokenizer.normalizer
+    if not isinstance(normalizer, normalizers.BertNormalizer):
+        raise ConfigError(
+            f"{path} has its own normalizer, so its case cannot be chosen; leave out --lowercase, --cased, "
+            "--strip-accents and --keep-accents"
+        )
+    if lowercase is not None:
+        normalizer.lowercase = lowercase
+    if strip_accents is not None:
+        normalizer.strip_accents = strip_accents
+    tokenizer.normalizer = normalizer
+
+
+def load_tokenizer(path: str | Path, *, lowercase: bool | None = None, strip_accents: bool | None = None) -> Tokenizer:
+    """Loads a tokenizer and makes it give the plain ids of a text: no specials, truncation or padding.
+
+    Args:
+        path: `tokenizer.json`, `vocab.txt` (one token per line), or a folder that holds one of them.
+        lowercase: Forces the case rule; None for the file's own, or by its entries for a bare `vocab.txt`.
+        strip_accents: Forces the accent rule; None for the file's own, which for BERT follows the case.
+
+    Raises:
+        TokenizerError: There is no such file, or it cannot be used.
+        ConfigError: A case rule is forced on a tokenizer that has its own normalizer.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir():
+        candidates = [path / "tokenizer.json", path / "vocab.txt"]
+        path = next((candidate for candidate in candidates if candidate.exists()), path)
+        if path.is_dir():
+            raise TokenizerError(f"{path} holds neither tokenizer.json nor vocab.txt")
+    if not path.exists():
+        raise TokenizerError(f"{path} does not exist; give a tokenizer.json, a vocab.txt or a folder that holds one")
+    config_path = folder / "tokenizer_config.json"
+    try:
+        config = json.loads(config_path.read_bytes()) if config_path.exists() else {}
+        if path.suffix == ".json":
+            tokenizer = Tokenizer.from_file(str(path))
+            _override_case(tokenizer, path=path, lowercase=lowercase, strip_accents=strip_accents)
+        else:
+            tokenizer = _load_vocab_txt(path, config=config, lowercase=lowercase, strip_accents=strip_accents)
+    except (ConfigError, TokenizerError):
+        raise
+    except Exception as error:  # `tokenizers` raises bare Exception for a file it cannot parse
+        raise TokenizerError(f"{path} cannot be read as a tokenizer ({error})") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def is_lowercase(tokenizer: Tokenizer) -> bool | None:
+    """Returns whether a tokenizer lower-cases its text, None where it is not of BERT's kind."""
+    normalizer = tokenizer.normalizer
+    return bool(normalizer.lowercase) if isinstance(normalizer, normalizers.BertNormalizer) else None
+
+
+def tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Returns what `tokenizer_config.json` says, so that `transformers.AutoTokenizer` gives the same ids."""
+    vocab = tokenizer.get_vocab(with_added_tokens=True)
+    names = {role: next(name for name in ROLES[role] if name in vocab) for role in ROLES}
+    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512}
+    config |= {f"{role}_token": name for role, name in names.items()}
+    lowercase = is_lowercase(tokenizer)
+    if lowercase is not None:
+        config["do_lower_case"] = lowercase
+    config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    return config
+
+
+class Encoder:
+    """Turns sentences into token ids.
+
+    Args:
+        tokenizer: A tokenizer from `load_tokenizer`.
+        vocabulary: Its vocabulary.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
+        self._tokenizer = tokenizer
+        self._dtype = vocabulary.dtype
+
+    def encode(self, sentences: Sequence[str]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Returns the ids of all sentences end to end, and how many each has.
+
+        Args:
+            sentences: S sentences.
+
+        Returns:
+            ids, uint16 or uint32 [T]; lengths, int64 [S], 0 for a sentence that has no token.
+        """
+        encodings = self._tokenizer.encode_batch_fast(list(sentences), add_special_tokens=False)
+        rows = [encoding.ids for encoding in encodings]
+        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+        ids = np.fromiter((token for row in rows for token in row), dtype=self._dtype, count=int(lengths.sum()))
+        return ids, lengths
