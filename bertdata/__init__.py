@@ -1,1 +1,44 @@
-"""bertdata: from a raw corpus to shards on which a BERT is pre-trained."""
+"""bertdata: from a raw corpus to shards on which a BERT is pre-trained.
+
+for sample in bertdata.read_samples("shards/"):
+    sample.tokens, sample.segment_ids, sample.next_sentence_label, sample.mask_sets
+"""
+
+from bertdata.blocks import Sample
+from bertdata.config import BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
+from bertdata.errors import (
+    BertDataError,
+    ConfigError,
+    InputError,
+    OutputError,
+    ShardError,
+    TokenizerError,
+    TrainingError,
+)
+from bertdata.manifest import DataSet, Manifest, open_data_set
+from bertdata.reading import read_samples
+from bertdata.shards import Block, iter_blocks, read_block
+
+__all__ = [
+    "BertDataError",
+    "Block",
+    "BuildOptions",
+    "ConfigError",
+    "DataSet",
+    "InputError",
+    "Manifest",
+    "MaskOptions",
+    "OutputError",
+    "PairOptions",
+    "ReadOptions",
+    "Sample",
+    "ShardError",
+    "ShardOptions",
+    "TokenizerError",
+    "TokenizerOptions",
+    "TrainingError",
+    "iter_blocks",
+    "open_data_set",
+    "read_block",
+    "read_samples",
+]

@@ -31,6 +31,7 @@ __all__ = [
     "Manifest",
     "ShardEntry",
     "TokenizerInfo",
+    "file_sha256",
     "open_data_set",
     "write_atomically",
     "write_index",
@@ -52,6 +53,15 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +120,7 @@ class Manifest:
         versions: Versions of the libraries that decide bytes, by name.
         inputs: Name and size in bytes of each input file.
         counts: Counts of every stage, by name; in = out + dropped by reason.
+        languages: Documents by language, as sentence rules saw it.
         shards: All shards, train before eval, in order.
     """
 
@@ -120,6 +131,7 @@ class Manifest:
     versions: dict[str, str]
     inputs: list[dict[str, Any]]
     counts: dict[str, int]
+    languages: dict[str, int]
     shards: tuple[ShardEntry, ...]
 
     @property
@@ -231,6 +243,7 @@ def _parse_manifest(values: Mapping[str, Any], *, path: Path) -> Manifest:
             versions=values["versions"],
             inputs=values["inputs"],
             counts=values["counts"],
+            languages=values["languages"],
             shards=tuple(ShardEntry(**shard) for shard in values["shards"]),
         )
     except (KeyError, TypeError) as error:

@@ -126,6 +126,12 @@ class Block:
         """Number of samples N."""
         return len(self.segment_b)
 
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each sample, specials included: int64 [N]."""
+        offsets = self.token_offsets.astype(np.int64)
+        return offsets[1:] - offsets[:-1]
+
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Block))
 _MATRICES = ("document_keys", "num_predictions")

@@ -1,14 +1,16 @@
 """The vocabulary: a WordPiece vocabulary trained on a deterministic sample of the input.
 
-The sample is chosen by the documents' own hashes, so that it is the same however the input is cut, ordered, compressed or
-distributed. A document has level n where its hash starts with n zero bits: half of all documents reach level 1, a quarter
-level 2, and so on. The sample is the lowest level whose documents have at most `sample_bytes` of text; each split counts
-words by level and forgets the lowest levels as soon as what it keeps is too much, so memory is bounded.
+The sample is chosen by the documents' own hashes, so that it is the same however the input is cut, ordered,
+compressed or distributed. A document has level n where its hash starts with n zero bits: half of all documents reach
+level 1, a quarter level 2, and so on. The sample is the lowest level whose documents have at most `sample_bytes` of
+text; each split counts words by level and forgets the lowest levels as soon as what it keeps is too much, so memory
+is bounded.
 
-    level 0: 64 MB   level 1: 32 MB   level 2: 17 MB   level 3 and up: 15 MB      sample_bytes = 70 MB -> levels 1 and up
+    level 0: 64 MB   level 1: 32 MB   level 2: 17 MB   level 3 and up: 15 MB     sample_bytes = 70 MB -> levels 1 and up
 
-Only words are kept, not text: BERT's pre-tokenizer looks at one white-space-separated chunk at a time, and its normalizer
-at one character, so the chunks' counts are all that the trainer needs, and the case rule may be chosen afterwards.
+Only words are kept, not text: BERT's pre-tokenizer looks at one white-space-separated chunk at a time, and its
+normalizer at one character, so the chunks' counts are all that the trainer needs, and the case rule may be chosen
+afterwards.
 
 `tokenizers`' WordPieceTrainer numbers its alphabet in the order of a hash map, another one in every process. Here the
 alphabet is fixed beforehand (characters by count until 0.9995 of all text is covered, ties by code point, with their
@@ -20,16 +22,19 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from bertdata.config import TokenizerOptions
+from bertdata.config import ReadOptions, TokenizerOptions
 from bertdata.errors import InputError
 from bertdata.readers import Document
+from bertdata.rejects import iter_checked_documents
 from bertdata.sentences import resolve_language
+from bertdata.splits import Split
 from bertdata.wordpiece import ROLES, new_bert_tokenizer
 
-__all__ = ["WordCounts", "train_wordpiece"]
+__all__ = ["WordCounts", "count_split", "train_wordpiece"]
 
 NUM_LEVELS = 64
 COVERAGE = 0.9995
@@ -74,6 +79,26 @@ class WordCounts:
             self.languages[level].update(other.languages[level])
         self._shrink()
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns the counts as JSON values."""
+        return {
+            "sample_bytes": self.sample_bytes,
+            "level": self.level,
+            "text_bytes": self.text_bytes,
+            "chunks": self.chunks,
+            "languages": self.languages,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> WordCounts:
+        """Returns the counts that `to_json` wrote."""
+        counts = cls(sample_bytes=values["sample_bytes"])
+        counts.level = values["level"]
+        counts.text_bytes = values["text_bytes"]
+        counts.chunks = [Counter(chunks) for chunks in values["chunks"]]
+        counts.languages = [Counter(languages) for languages in values["languages"]]
+        return counts
+
     def _shrink(self) -> None:
         while self.level < NUM_LEVELS - 1 and sum(self.text_bytes[self.level :]) > self.sample_bytes:
             self.level += 1
@@ -91,6 +116,18 @@ class WordCounts:
     def total(self) -> Counter[str]:
         """Returns the chunks' counts over all levels of the sample."""
         return sum(self.chunks, Counter())
+
+
+def count_split(split: Split, *, options: ReadOptions, sample_bytes: int) -> WordCounts:
+    """Counts the words of one split.
+
+    Raises:
+        InputError: The file is damaged, or has more bad records than allowed.
+    """
+    words = WordCounts(sample_bytes=sample_bytes)
+    for document in iter_checked_documents(split, options=options, counts=Counter(), rejects=[]):
+        words.add(document, language_option=options.language)
+    return words
 
 
 def _count_words(chunks: Counter[str], *, normalizer: normalizers.Normalizer) -> Counter[str]:
@@ -152,8 +189,8 @@ def _learn(words: Counter[str], *, alphabet: list[str], vocab_size: int) -> dict
 def train_wordpiece(parts: Iterable[WordCounts], *, options: TokenizerOptions) -> Tokenizer:
     """Trains a WordPiece vocabulary and returns its tokenizer.
 
-    English is lower-cased and its accents stripped, as in the published BERT; every other language keeps its case, because
-    lower-casing with stripping merges words. `--lowercase` for another language keeps accents.
+    English is lower-cased and its accents stripped, as in the published BERT; every other language keeps its case,
+    because lower-casing with stripping merges words. `--lowercase` for another language keeps accents.
 
     Args:
         parts: Word counts of all splits, in any order.

@@ -1,7 +1,7 @@
 """Tokens: from sentences to token ids, and what is known about each id.
 
-A tokenizer is a `tokenizers.Tokenizer`, loaded from a `tokenizer.json`, a `vocab.txt` or a folder that holds one. Ids are
-those of its own `encode` without special tokens; text that spells "[SEP]" stays text.
+A tokenizer is a `tokenizers.Tokenizer`, loaded from a `tokenizer.json`, a `vocab.txt` or a folder that holds one. Ids
+are those of its own `encode` without special tokens; text that spells "[SEP]" stays text.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = [
     "load_tokenizer",
     "new_bert_tokenizer",
     "tokenizer_config",
+    "tokenizer_files",
 ]
 
 ROLES: dict[str, tuple[str, ...]] = {
@@ -176,6 +177,23 @@ def _override_case(tokenizer: Tokenizer, *, path: Path, lowercase: bool | None, 
     tokenizer.normalizer = normalizer
 
 
+def tokenizer_files(path: str | Path) -> list[Path]:
+    """Returns the files of a tokenizer: its `tokenizer.json` or `vocab.txt`, then its configuration if there is one.
+
+    Raises:
+        TokenizerError: There is none.
+    """
+    path = Path(path)
+    candidates = [path / "tokenizer.json", path / "vocab.txt"] if path.is_dir() else [path]
+    found = [candidate for candidate in candidates if candidate.is_file()]
+    if not found:
+        raise TokenizerError(
+            f"no tokenizer at {path}; give a tokenizer.json, a vocab.txt, or a folder that holds one of them"
+        )
+    config = found[0].with_name("tokenizer_config.json")
+    return [found[0], config] if config.exists() else found[:1]
+
+
 def load_tokenizer(path: str | Path, *, lowercase: bool | None = None, strip_accents: bool | None = None) -> Tokenizer:
     """Loads a tokenizer and makes it give the plain ids of a text: no specials, truncation or padding.
 
@@ -188,18 +206,9 @@ def load_tokenizer(path: str | Path, *, lowercase: bool | None = None, strip_acc
         TokenizerError: There is no such file, or it cannot be used.
         ConfigError: A case rule is forced on a tokenizer that has its own normalizer.
     """
-    path = Path(path)
-    folder = path if path.is_dir() else path.parent
-    if path.is_dir():
-        candidates = [path / "tokenizer.json", path / "vocab.txt"]
-        path = next((candidate for candidate in candidates if candidate.exists()), path)
-        if path.is_dir():
-            raise TokenizerError(f"{path} holds neither tokenizer.json nor vocab.txt")
-    if not path.exists():
-        raise TokenizerError(f"{path} does not exist; give a tokenizer.json, a vocab.txt or a folder that holds one")
-    config_path = folder / "tokenizer_config.json"
+    path, *configs = tokenizer_files(path)
     try:
-        config = json.loads(config_path.read_bytes()) if config_path.exists() else {}
+        config = json.loads(configs[0].read_bytes()) if configs else {}
         if path.suffix == ".json":
             tokenizer = Tokenizer.from_file(str(path))
             _override_case(tokenizer, path=path, lowercase=lowercase, strip_accents=strip_accents)

@@ -1,0 +1,337 @@
+"""The build: stages over a work folder, each a plain function of a small record.
+
+    count_words      a split          -> the words in it              (where a vocabulary is trained)
+    train_tokenizer  all splits       -> the tokenizer
+    tokenize_split   a split          -> sorted runs of token ids
+    plan_shards      all splits       -> the shards, from exact counts
+    build_shard      a range of keys  -> a shard
+    write_data_sets  all shards       -> the data sets
+
+`build_serially` runs them one after the other; `pipelines.build` runs the same functions on Apache Beam. A stage that
+finds its record in the work folder has been done and is not done again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertdata.blocks import make_block
+from bertdata.config import BuildOptions
+from bertdata.errors import InputError
+from bertdata.manifest import (
+    Manifest,
+    ShardEntry,
+    TokenizerInfo,
+    file_sha256,
+    write_atomically,
+    write_index,
+    write_manifest,
+)
+from bertdata.pairs import build_pairs, cut_long_sentences, drop_single_sentences
+from bertdata.planning import ShardTask, plan_tasks
+from bertdata.readers import Reject
+from bertdata.rejects import check_rejects, iter_checked_documents
+from bertdata.seeds import hash64
+from bertdata.sentences import resolve_language, split_sentences
+from bertdata.shards import FORMAT_VERSION, BlockEntry, ShardWriter, block_name
+from bertdata.spill import BIN_BITS, Documents, RunWriter, concatenate_documents, document_key, read_run
+from bertdata.vocabulary import WordCounts, count_split, train_wordpiece
+from bertdata.wordpiece import Encoder, Vocabulary, is_lowercase, load_tokenizer, tokenizer_config
+from bertdata.work import TOKENIZER_FILES, Work, library_versions
+
+__all__ = [
+    "build_serially",
+    "build_shard",
+    "count_words",
+    "plan_shards",
+    "tokenize_split",
+    "train_tokenizer",
+    "write_data_sets",
+]
+
+SENTENCES_PER_BATCH = 4096
+
+
+def count_words(work: Work, number: int) -> int:
+    """Counts the words of one split where a vocabulary is to be trained; returns the split's number."""
+    name = f"words/{number:05d}.json"
+    if work.options.tokenizer.path is None and not work.has(name):
+        options = work.options
+        words = count_split(work.splits[number], options=options.read, sample_bytes=options.tokenizer.sample_bytes)
+        work.write(name, words.to_json())
+    return number
+
+
+def train_tokenizer(work: Work) -> None:
+    """Writes the tokenizer of the build: the given one, or one trained on the words of all splits."""
+    if work.has("tokenizer.json"):
+        return
+    options = work.options.tokenizer
+    if options.path is not None:
+        tokenizer = load_tokenizer(options.path, lowercase=options.lowercase, strip_accents=options.strip_accents)
+    else:
+        names = [f"words/{number:05d}.json" for number in range(len(work.splits))]
+        tokenizer = train_wordpiece((WordCounts.from_json(work.read(name)) for name in names), options=options)
+    Vocabulary.of(tokenizer)
+    work.write("tokenizer_config.json", tokenizer_config(tokenizer))
+    write_atomically(work.folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+
+
+@functools.lru_cache(maxsize=2)
+def _load_encoder(path: Path, modified_ns: int) -> tuple[Encoder, Vocabulary]:  # noqa: ARG001 - part of the cache's key
+    tokenizer = load_tokenizer(path)
+    vocabulary = Vocabulary.of(tokenizer)
+    return Encoder(tokenizer, vocabulary), vocabulary
+
+
+def _encoder(work: Work) -> tuple[Encoder, Vocabulary]:
+    path = work.folder / "tokenizer.json"
+    return _load_encoder(path, path.stat().st_mtime_ns)
+
+
+def tokenize_split(work: Work, number: int) -> int:
+    """Writes the tokenized documents of one split as runs; returns the split's number."""
+    name = f"splits/{number:05d}.json"
+    if work.has(name):
+        return number
+    encoder, vocabulary = _encoder(work)
+    counts: Counter[str] = Counter()
+    languages: Counter[str] = Counter()
+    rejects: list[Reject] = []
+    runs = RunWriter(work.folder / "runs", stem=f"{number:05d}", dtype=vocabulary.dtype)
+    batch: list[list[str]] = []
+    batched = 0
+    options = work.options.read
+    for document in iter_checked_documents(work.splits[number], options=options, counts=counts, rejects=rejects):
+        language = resolve_language(document.language, document.text, option=options.language)
+        languages[language] += 1
+        sentences = document.sentences
+        batch.append(list(sentences) if sentences is not None else split_sentences(document.text, language=language))
+        batched += len(batch[-1])
+        if batched >= SENTENCES_PER_BATCH:
+            _spill(batch, runs, counts, encoder=encoder, vocabulary=vocabulary)
+            batch, batched = [], 0
+    _spill(batch, runs, counts, encoder=encoder, vocabulary=vocabulary)
+    histogram = runs.close()
+    bins = np.flatnonzero(histogram[:, 0])
+    work.write_array(f"splits/{number:05d}.npy", np.column_stack([bins, histogram[bins]]))
+    record = {
+        "counts": counts,
+        "languages": languages,
+        "runs": runs.names,
+        "rejects": [dataclasses.asdict(reject) for reject in rejects],
+    }
+    work.write(name, record)
+    return number
+
+
+def _spill(
+    batch: list[list[str]], runs: RunWriter, counts: Counter[str], *, encoder: Encoder, vocabulary: Vocabulary
+) -> None:
+    """Tokenizes some documents and adds them to the runs; sentences without a token are dropped and counted."""
+    ids, lengths = encoder.encode([sentence for sentences in batch for sentence in sentences])
+    counts["tokens"] += len(ids)
+    counts["unknown_tokens"] += int((ids == vocabulary.roles["unk"]).sum())
+    counts["sentences"] += int((lengths > 0).sum())
+    counts["sentences_without_tokens"] += int((lengths == 0).sum())
+    sentence = token = 0
+    for sentences in batch:
+        num_tokens = lengths[sentence : sentence + len(sentences)]
+        kept = num_tokens[num_tokens > 0]
+        sentence += len(sentences)
+        stop = token + int(kept.sum())
+        if len(kept):
+            counts["documents_under_3_sentences"] += len(kept) < 3
+            runs.add(document_key(sentences), tokens=ids[token:stop], num_tokens=kept)
+        else:
+            counts["documents_without_tokens"] += 1
+        token = stop
+
+
+def _split_records(work: Work) -> Iterator[dict[str, Any]]:
+    for number in range(len(work.splits)):
+        yield work.read(f"splits/{number:05d}.json")
+
+
+def _read_counts(work: Work) -> tuple[Counter[str], Counter[str], list[Reject]]:
+    """Returns what all splits counted: counts, documents by language, and the first rejects."""
+    counts: Counter[str] = Counter()
+    languages: Counter[str] = Counter()
+    rejects: list[Reject] = []
+    for record in _split_records(work):
+        counts.update(record["counts"])
+        languages.update(record["languages"])
+        rejects += [Reject(**reject) for reject in record["rejects"]]
+    return counts, languages, rejects
+
+
+def plan_shards(work: Work) -> list[ShardTask]:
+    """Plans the shards of all data sets from the exact counts of all splits.
+
+    Raises:
+        InputError: No document came out of the input, or more bad records than allowed.
+    """
+    counts, _, rejects = _read_counts(work)
+    if rejects:
+        lines = [json.dumps(dataclasses.asdict(reject), ensure_ascii=False) for reject in rejects[:20]]
+        write_atomically(work.out / "rejects.jsonl", ("\n".join(lines) + "\n").encode())
+    check_rejects(counts, rejects, max_rejects=work.options.read.max_rejects)
+    histogram = np.zeros((1 << BIN_BITS, 3), dtype=np.int64)
+    for number in range(len(work.splits)):
+        rows = work.read_array(f"splits/{number:05d}.npy")
+        histogram[rows[:, 0]] += rows[:, 1:]
+    if not histogram.any():
+        found = ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()) if count)
+        raise InputError(
+            f"no document came out of the input ({found or 'the files are empty'}); "
+            "check --input, --format and --min-document-chars"
+        )
+    token_bytes = _encoder(work)[1].dtype.itemsize
+    tasks = [
+        task
+        for length in work.options.max_seq_lengths
+        for task in plan_tasks(histogram, options=work.options.for_length(length), token_bytes=token_bytes)
+    ]
+    work.write("plan.json", {"num_shards": len(tasks)})
+    return tasks
+
+
+def _load_documents(work: Work, task: ShardTask) -> Documents:
+    runs = [name for record in _split_records(work) for name in record["runs"]]
+    parts = [read_run(work.folder / "runs" / name, first_bin=task.first_bin, last_bin=task.last_bin) for name in runs]
+    return concatenate_documents(parts)
+
+
+def _drop_duplicates(documents: Documents, *, keep: bool) -> Documents:
+    """Keeps one copy of each document, or gives each further copy a key of its own. Copies lie next to each other."""
+    keys = documents.keys
+    is_first = np.ones(len(keys), dtype=bool)
+    is_first[1:] = (keys[1:] != keys[:-1]).any(axis=1)
+    if not keep:
+        return documents.take(np.flatnonzero(is_first))
+    first = np.maximum.accumulate(np.where(is_first, np.arange(len(keys)), 0))
+    copy = np.arange(len(keys)) - first
+    derived = np.stack([hash64(keys[:, 0], copy, 0), hash64(keys[:, 1], copy, 1)], axis=1)
+    return dataclasses.replace(documents, keys=np.where(is_first[:, None], keys, derived))
+
+
+def _prepare_documents(
+    documents: Documents, counts: Counter[str], *, options: BuildOptions, vocabulary: Vocabulary
+) -> Documents:
+    counts["documents"] = len(documents)
+    documents = _drop_duplicates(documents, keep=options.shards.keep_duplicates)
+    counts["duplicates"] = counts["documents"] - len(documents)
+    if options.pairs.next_sentence in ("balanced", "sop"):
+        num_sentences = len(documents.token_offsets)
+        limit = options.pairs.max_seq_length // 2
+        documents = cut_long_sentences(documents, limit=limit, vocabulary=vocabulary)
+        counts["sentence_cuts"] = len(documents.token_offsets) - num_sentences
+        num_documents = len(documents)
+        documents = drop_single_sentences(documents)
+        counts["one_sentence_documents"] = num_documents - len(documents)
+    counts["documents_kept"] = len(documents)
+    return documents
+
+
+def build_shard(work: Work, task: ShardTask) -> str:
+    """Builds one shard out of all runs; returns its file name."""
+    name = f"shards/{task.max_seq_length}/{task.name}.json"
+    path = work.data_set_folder(task.max_seq_length) / task.name
+    if work.has(name) and path.exists():
+        return task.name
+    options = work.options.for_length(task.max_seq_length)
+    _, vocabulary = _encoder(work)
+    counts: Counter[str] = Counter()
+    documents = _prepare_documents(_load_documents(work, task), counts, options=options, vocabulary=vocabulary)
+    pairs = build_pairs(documents, options=options.pairs, seed=options.seed)
+    labels = pairs.next_sentence_label
+    counts.update(samples=len(pairs), not_next=int(labels.sum()), forced=int(pairs.is_forced.sum()))
+    with ShardWriter(path) as writer:
+        for number, start in enumerate(range(0, len(pairs), options.shards.block_size)):
+            rows = np.arange(start, min(start + options.shards.block_size, len(pairs)))
+            block = make_block(documents, pairs.take(rows), options=options, vocabulary=vocabulary)
+            writer.add(block, name=block_name(task.split, task.number, number))
+    entry = ShardEntry(
+        name=task.name,
+        split=task.split,
+        num_samples=len(pairs),
+        num_blocks=len(writer.entries),
+        num_tokens=sum(block.num_tokens for block in writer.entries),
+        num_bytes=path.stat().st_size,
+        sha256=file_sha256(path),
+    )
+    blocks = [dataclasses.asdict(block) for block in writer.entries]
+    work.write(name, {"entry": dataclasses.asdict(entry), "blocks": blocks, "counts": counts})
+    return task.name
+
+
+def write_data_sets(work: Work) -> None:
+    """Writes tokenizer, index and, last of all, the manifest of each data set."""
+    tasks = plan_shards(work)
+    read_counts, languages, _ = _read_counts(work)
+    for length in work.options.max_seq_lengths:
+        own = [task for task in tasks if task.max_seq_length == length]
+        _write_data_set(work, own, counts=read_counts, languages=languages)
+
+
+def _write_data_set(work: Work, tasks: list[ShardTask], *, counts: Counter[str], languages: Counter[str]) -> None:
+    length = tasks[0].max_seq_length
+    folder = work.data_set_folder(length)
+    entries, blocks, shard_counts = [], [], Counter[str]()
+    for task in tasks:
+        record = work.read(f"shards/{length}/{task.name}.json")
+        entries.append(ShardEntry(**record["entry"]))
+        blocks.append([BlockEntry(**block) for block in record["blocks"]])
+        shard_counts.update(record["counts"])
+        shard_counts[f"{task.split}_documents"] += record["counts"]["documents_kept"]
+        shard_counts[f"{task.split}_samples"] += record["counts"]["samples"]
+    for name in TOKENIZER_FILES:
+        write_atomically(folder / name, (work.folder / name).read_bytes())
+    write_index(folder, blocks)
+    _, vocabulary = _encoder(work)
+    del shard_counts["documents"]  # what the splits counted, less the documents without tokens
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        build=work.fingerprint,
+        options=work.options.for_length(length).to_json(),
+        tokenizer=TokenizerInfo(
+            sha256=file_sha256(folder / "tokenizer.json"),
+            vocab_size=vocabulary.size,
+            token_dtype=vocabulary.dtype.name,
+            roles=vocabulary.roles,
+            lowercase=is_lowercase(load_tokenizer(folder / "tokenizer.json")),
+            trained=work.options.tokenizer.path is None,
+        ),
+        versions=library_versions(),
+        inputs=_input_facts(work),
+        counts={name: count for name, count in sorted((counts + shard_counts).items()) if count},
+        languages=dict(sorted(languages.items())),
+        shards=tuple(entries),
+    )
+    write_manifest(folder, manifest)
+
+
+def _input_facts(work: Work) -> list[dict[str, Any]]:
+    paths = sorted({split.path for split in work.splits})
+    return [{"name": Path(path).name, "bytes": Path(path).stat().st_size} for path in paths]
+
+
+def build_serially(work: Work) -> None:
+    """Runs all stages in this process, one after the other: the oracle of every other way to run them."""
+    numbers = range(len(work.splits))
+    for number in numbers:
+        count_words(work, number)
+    train_tokenizer(work)
+    for number in numbers:
+        tokenize_split(work, number)
+    for task in plan_shards(work):
+        build_shard(work, task)
+    write_data_sets(work)

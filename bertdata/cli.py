@@ -1,0 +1,135 @@
+"""The command line: `bertdata build`, `vocab` and `inspect`."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bertdata.errors import BertDataError, ConfigError
+from bertdata.options import build_options, make_build_options, make_read_options, make_tokenizer_options, read_options
+
+__all__ = ["main"]
+
+
+class _Group(click.Group):
+    """Says a `BertDataError` on stderr and exits with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BertDataError as error:
+            click.secho(f"error: {error}", fg="red", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="bertdata")
+def main() -> None:
+    """Builds BERT pre-training data: from a raw corpus to shards with pairs and masks."""
+    # Beam sets up the root logger at import; ours come from our own packages.
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("bertdata")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+@main.command()
+@read_options
+@build_options
+def build(
+    inputs: tuple[str, ...],
+    out: Path,
+    overwrite: bool,
+    runner: str,
+    num_workers: str,
+    beam_options: tuple[str, ...],
+    **values: Any,
+) -> None:
+    """Builds shards from a corpus.
+
+    Options for Apache Beam itself go after "--". The same command run again goes on where it stopped.
+
+    Example: bertdata build --input simplewiki.xml.bz2 --out shards/
+    """
+    from bertdata.launch import open_build
+    from bertdata.manifest import open_data_set
+    from bertdata.progress import Progress
+    from bertdata.summary import format_table, iter_warnings, summary_rows
+    from bertdata.work import data_set_folders
+    from pipelines.supervise import run_supervised
+
+    options = make_build_options(values)
+    workers = _parse_workers(num_workers)
+    if importlib.util.find_spec("apache_beam") is None:
+        raise ConfigError('bertdata build needs Apache Beam: pip install "bertdata[build]"')
+    with open_build(inputs, out=out, options=options, overwrite=overwrite) as work:
+        if work is None:
+            click.echo(f"{out} holds this build already, finished; nothing to do", err=True)
+        else:
+            with Progress(work):
+                run_supervised(work, runner=runner, num_workers=workers, flags=beam_options)
+    for folder in data_set_folders(out, options=options):
+        data_set = open_data_set(folder)
+        for warning in iter_warnings(data_set.manifest):
+            click.secho(f"warning: {warning}", fg="yellow", err=True)
+        click.echo(format_table(summary_rows(data_set)))
+
+
+def _parse_workers(value: str) -> int:
+    if value == "all":
+        return len(os.sched_getaffinity(0))
+    if not value.isdigit() or int(value) < 1:
+        raise ConfigError(f"--num-workers is {value!r}; it must be a number from 1 on, or all")
+    return int(value)
+
+
+@main.command()
+@read_options
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The tokenizer.json to write."
+)
+def vocab(inputs: tuple[str, ...], out: Path, **values: Any) -> None:
+    """Trains a WordPiece vocabulary and writes it as tokenizer.json.
+
+    Example: bertdata vocab --input simplewiki.xml.bz2 --out tokenizer.json --vocab-size 8000
+    """
+    from bertdata.manifest import write_atomically
+    from bertdata.splits import plan_splits
+    from bertdata.vocabulary import WordCounts, count_split, train_wordpiece
+
+    read = make_read_options(values)
+    options = make_tokenizer_options(values, path=None)
+    counts = WordCounts(sample_bytes=options.sample_bytes)
+    splits = plan_splits(inputs, options=read)
+    with click.progressbar(splits, label="reading words", file=sys.stderr) as bar:
+        for split in bar:
+            counts.merge(count_split(split, options=read, sample_bytes=options.sample_bytes))
+    tokenizer = train_wordpiece([counts], options=options)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, tokenizer.to_str(pretty=True).encode())
+    click.echo(f"{tokenizer.get_vocab_size():,} entries in {out}")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--num-samples", type=int, default=3, show_default=True, help="Samples to show.")
+@click.option("--split", type=click.Choice(["train", "eval"]), default="train", show_default=True, help="Which shards.")
+@click.option("--mask-set", type=int, default=0, show_default=True, help="Which mask set is marked in the text.")
+def inspect(folder: Path, num_samples: int, split: str, mask_set: int) -> None:
+    """Prints a few samples: tokens, segments, label, and one mask set marked in the text.
+
+    Example: bertdata inspect shards/ --num-samples 5
+    """
+    from bertdata.inspection import iter_descriptions
+    from bertdata.manifest import open_data_set
+
+    for text in iter_descriptions(open_data_set(folder), split=split, num_samples=num_samples, mask_set=mask_set):
+        click.echo(text)

@@ -1,0 +1,233 @@
+"""MediaWiki XML export (versions 0.3 to 0.11): from the bytes of a dump to the wikitext of its articles.
+
+A dump is not parsed as one document: `<page>` ... `</page>` are found as bytes, so that reading can start anywhere,
+and each page is parsed by itself. Wikitext is escaped in a dump, so those bytes mean nothing else. A page by itself
+has no DOCTYPE and can define no entities; a dump that has one is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from html import unescape
+from typing import TYPE_CHECKING, NamedTuple
+from xml.etree import ElementTree
+
+from bertdata.errors import InputError
+
+if TYPE_CHECKING:
+    from bertdata.splits import Chunk, Split
+
+__all__ = ["Article", "Header", "iter_articles", "read_header"]
+
+_PAGE, _PAGE_END, _ROOT_END = b"<page>", b"</page>", b"</mediawiki>"
+
+_TAIL_BYTES = 4096  # kept of what has no page in it, to see the closing tag
+
+_ROOT = re.compile(rb"<mediawiki\b[^>]*>")
+_LANGUAGE = re.compile(rb"""\bxml:lang\s*=\s*["']([^"']*)""")
+_NAMESPACE = re.compile(rb"""<namespace\b[^>]*?\bkey\s*=\s*["'](-?\d+)["'][^>]*>([^<]+)</namespace>""")
+
+# `#REDIRECT [[target]]`, in any language; a numbered list has a space after its mark.
+_REDIRECT = re.compile(r"\s*#[^\W\d]+ ?:?\s*\[\[")
+
+# For a page without <ns> (before version 0.6) in a dump without <namespaces>.
+_ENGLISH_NAMESPACES = (
+    *(
+        ("Media", -2),
+        ("Special", -1),
+        ("Talk", 1),
+        ("User", 2),
+        ("User talk", 3),
+        ("Wikipedia", 4),
+        ("Wikipedia talk", 5),
+    ),
+    *(("Image", 6), ("Image talk", 7), ("File", 6), ("File talk", 7), ("MediaWiki", 8), ("MediaWiki talk", 9)),
+    *(
+        ("Template", 10),
+        ("Template talk", 11),
+        ("Help", 12),
+        ("Help talk", 13),
+        ("Category", 14),
+        ("Category talk", 15),
+    ),
+    *(("Portal", 100), ("Portal talk", 101)),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """What a dump says before its first page.
+
+    Attributes:
+        has_root: Whether it opens with <mediawiki>, and so has to close it.
+        language: The root's xml:lang, if any.
+        namespaces: Its namespaces as (name, number), without the main one, which has no name.
+    """
+
+    has_root: bool = False
+    language: str | None = None
+    namespaces: tuple[tuple[str, int], ...] = ()
+
+
+class Article(NamedTuple):
+    """A page of namespace 0 that is no redirect; its text is None where the page is too large to be read."""
+
+    title: str
+    text: str | None
+
+
+def read_header(path: str, head: bytes) -> Header:
+    """Reads what stands before the first page.
+
+    Args:
+        path: The dump, for the message.
+        head: Its first bytes.
+
+    Raises:
+        InputError: The dump has a DOCTYPE, which an export never has and which could define entities.
+    """
+    before_pages = head.partition(_PAGE)[0]
+    if b"<!DOCTYPE" in before_pages or b"<!ENTITY" in before_pages:
+        raise InputError(
+            f"{path} has a DOCTYPE, which a MediaWiki export never has; it is not read, as it may hold anything"
+        )
+    root = _ROOT.search(before_pages)
+    if not root:
+        return Header()
+    language = _LANGUAGE.search(root[0])
+    return Header(
+        has_root=True,
+        language=language[1].decode("ascii", "replace") if language else None,
+        namespaces=tuple(
+            (unescape(name.decode("utf-8", "replace")).strip(), int(number))
+            for number, name in _NAMESPACE.findall(before_pages)
+        ),
+    )
+
+
+class _Window:
+    """The part of a dump that is held in memory, sliding over its chunks."""
+
+    def __init__(self, chunks: Iterable[Chunk]) -> None:
+        self._chunks = iter(chunks)
+        self._owned_bytes = 0  # at the front of data: where a page of this split may begin
+        self._last_owned = True
+        self.data = bytearray()
+        self.offset = 0  # of data in the decompressed bytes
+        self.position = 0  # in the file as stored, up to which it was read
+
+    def _extend(self) -> bool:
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            return False
+        self.data += chunk.data
+        self.position = chunk.position
+        self._last_owned = chunk.owned
+        if chunk.owned:
+            self._owned_bytes = len(self.data)
+        return True
+
+    def _drop(self, num_bytes: int) -> None:
+        del self.data[:num_bytes]
+        self._owned_bytes = max(0, self._owned_bytes - num_bytes)
+        self.offset += num_bytes
+
+    def skip_to(self, tag: bytes) -> tuple[bool, bool]:
+        """Drops what stands before the next `tag`; returns (whether one begins in the split, whether the file ended)."""
+        while (found := self.data.find(tag)) < 0:
+            if not self._last_owned and len(self.data) - len(tag) + 1 >= self._owned_bytes:
+                return False, False
+            self._drop(max(0, len(self.data) - _TAIL_BYTES))
+            if not self._extend():
+                return False, True
+        if found >= self._owned_bytes:
+            return False, False
+        self._drop(found)
+        return True, False
+
+    def take_through(self, tag: bytes, *, max_bytes: int) -> tuple[bytes, bool] | None:
+        """Removes what ends with the next `tag`; returns (its first `max_bytes` at most, whether that is all), None at the end."""
+        searched = 0
+        head: bytes | None = None
+        while (found := self.data.find(tag, searched)) < 0:
+            searched = max(0, len(self.data) - len(tag) + 1)
+            if len(self.data) > max_bytes:
+                head = head or bytes(self.data[:max_bytes])
+                self._drop(searched)
+                searched = 0
+            if not self._extend():
+                return None
+        end = found + len(tag)
+        taken = bytes(self.data[: min(end, max_bytes)]) if head is None else head
+        complete = head is None and end <= max_bytes
+        self._drop(end)
+        return taken, complete
+
+
+def iter_articles(
+    split: Split, chunks: Iterable[Chunk], *, max_page_bytes: int, counts: Counter[str]
+) -> Iterator[Article]:
+    """Yields the articles whose `<page>` begins in the split.
+
+    Args:
+        split: Part of a dump.
+        chunks: Its bytes, and what follows.
+        max_page_bytes: A longer page is not parsed; it comes without text.
+        counts: Gets pages = articles + redirects + other_namespaces + other_models.
+
+    Raises:
+        InputError: The dump ends inside a page or before its closing tag, or a page is not well-formed XML.
+    """
+    window = _Window(chunks)
+    numbers = {name.casefold(): number for name, number in split.namespaces or _ENGLISH_NAMESPACES}
+    remedy = "fetch the dump again, or leave this part out with --skip-bad-splits"
+    ended = False
+    while not ended:
+        found, ended = window.skip_to(_PAGE)
+        if not found:
+            break
+        where = f"{split.path}: the <page> at byte {split.start + window.offset:,}"
+        if split.compression != "none":
+            where = f"{split.path}: a <page> before byte {window.position:,} of the compressed file"
+        taken = window.take_through(_PAGE_END, max_bytes=max_page_bytes)
+        if taken is None:
+            raise InputError(f"{where} has no end: the dump is cut off; {remedy}")
+        data, complete = taken
+        if not complete:
+            data = data.partition(b"<revision>")[0] + _PAGE_END
+        try:
+            page = ElementTree.fromstring(data)
+        except ElementTree.ParseError as error:
+            raise InputError(f"{where} is not well-formed XML ({error}); {remedy}") from error
+        counts["pages"] += 1
+        kind, article = _classify(page, numbers)
+        counts[kind] += 1
+        if kind == "articles":
+            yield article if complete else Article(article.title, None)
+    # A split of a few bytes may begin inside the closing tag.
+    whole_tag_read = split.start == 0 or window.offset + len(window.data) >= _TAIL_BYTES
+    if ended and split.closing_tag and whole_tag_read and _ROOT_END not in window.data:
+        raise InputError(
+            f"{split.path} ends at byte {window.position:,} without </mediawiki>: the dump is cut off; {remedy}"
+        )
+
+
+def _classify(page: ElementTree.Element, numbers: dict[str, int]) -> tuple[str, Article]:
+    title = page.findtext("title", "")
+    namespace = page.findtext("ns")
+    if namespace is None:
+        prefix, colon, _ = title.partition(":")
+        namespace = str(numbers.get(prefix.replace("_", " ").casefold(), 0)) if colon else "0"
+    revisions = page.findall("revision")
+    text = (revisions[-1].findtext("text") or "") if revisions else ""
+    article = Article(title, text)
+    if namespace.strip() != "0":
+        return "other_namespaces", article
+    if page.find("redirect") is not None or _REDIRECT.match(text):
+        return "redirects", article
+    if revisions and revisions[-1].findtext("model", "wikitext") != "wikitext":
+        return "other_models", article
+    return "articles", article

@@ -1,0 +1,257 @@
+"""The options of the command lines: their help, their types, and how they become the stages' options."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bertdata.config import BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
+
+__all__ = ["build_options", "make_build_options", "make_read_options", "make_tokenizer_options", "read_options"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+
+
+class _Size(click.ParamType[Any]):
+    """A number of bytes with an optional unit: 1000, 64MiB, 1GB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+        if match is None or match[2].upper() not in _UNITS:
+            self.fail(f"{value!r} is not a size; write 1000, 64MiB or 1GB", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+class _Lengths(click.ParamType[Any]):
+    """One length, or several with commas."""
+
+    name = "lengths"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        if not re.fullmatch(r"\d+(,\d+)*", value):
+            self.fail(f"{value!r} is not a length, nor several with commas such as 128,512", param, ctx)
+        return tuple(int(part) for part in value.split(","))
+
+
+def _add(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+_READ = ReadOptions()
+_TOKENIZER = TokenizerOptions()
+_PAIRS = PairOptions()
+_MASKS = MaskOptions()
+_SHARDS = ShardOptions()
+
+
+def read_options(command: Command) -> Command:
+    """Adds the options that say how input is read."""
+    options = [
+        click.option(
+            "--input",
+            "inputs",
+            multiple=True,
+            required=True,
+            metavar="PATH",
+            help="File, folder or glob pattern; may be given several times. MediaWiki XML, JSONL or plain text, plain "
+            "or compressed with bzip2, gzip or zstd.",
+        ),
+        click.option(
+            "--format",
+            type=click.Choice(["auto", "mediawiki", "jsonl", "text"]),
+            default=_READ.format,
+            show_default=True,
+            help="Format of all inputs; auto looks into each file.",
+        ),
+        click.option(
+            "--document-per",
+            type=click.Choice(["blank-line", "file", "line"]),
+            default=_READ.document_per,
+            show_default=True,
+            help="Plain text: what separates documents.",
+        ),
+        click.option("--sentence-per-line", is_flag=True, help="Plain text: every line is one sentence."),
+        click.option(
+            "--text-field", default=_READ.text_field, show_default=True, help="JSONL: the field that holds the text."
+        ),
+        click.option(
+            "--language",
+            default=_READ.language,
+            show_default=True,
+            help="Language code for sentence rules, such as en or zh; auto takes the dump's, the record's, else "
+            "guesses by script.",
+        ),
+        click.option(
+            "--min-document-chars",
+            type=int,
+            default=_READ.min_document_chars,
+            show_default=True,
+            help="Documents with fewer characters are dropped and counted.",
+        ),
+        click.option(
+            "--max-document-bytes",
+            type=_Size(),
+            default="64MiB",
+            show_default=True,
+            help="Documents with more bytes of text are rejected and counted.",
+        ),
+        click.option(
+            "--max-rejects",
+            type=int,
+            default=_READ.max_rejects,
+            show_default=True,
+            help="Bad records allowed before the build ends with an error.",
+        ),
+        click.option(
+            "--vocab-size",
+            type=int,
+            default=_TOKENIZER.vocab_size,
+            show_default=True,
+            help="Entries of a trained vocabulary at most.",
+        ),
+        click.option(
+            "--lowercase/--cased",
+            default=None,
+            help="Lower-case text or not.  [default: as the tokenizer says; if trained, English only]",
+        ),
+        click.option(
+            "--strip-accents/--keep-accents",
+            default=None,
+            help="Remove accents or not.  [default: as the tokenizer says; if trained, in lower-cased English]",
+        ),
+    ]
+    return _add(command, options)
+
+
+def build_options(command: Command) -> Command:
+    """Adds the options that only a build has."""
+    options = [
+        click.option(
+            "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the shards."
+        ),
+        click.option(
+            "--tokenizer",
+            metavar="PATH",
+            help="tokenizer.json, vocab.txt, or a folder with one.  [default: train a vocabulary]",
+        ),
+        click.option(
+            "--max-seq-length",
+            type=_Lengths(),
+            default="128",
+            show_default=True,
+            help="Tokens of a sample at most, specials included; several with commas write a data set each, in folders "
+            "of OUT.",
+        ),
+        click.option(
+            "--short-seq-prob",
+            type=float,
+            default=_PAIRS.short_seq_prob,
+            show_default=True,
+            help="Share of samples with a shorter target length.",
+        ),
+        click.option(
+            "--next-sentence",
+            type=click.Choice(["balanced", "google", "sop", "none"]),
+            default=_PAIRS.next_sentence,
+            show_default=True,
+            help="Pairs: balanced labels, Google's own distribution, sentence order (ALBERT), or single segments "
+            "(RoBERTa).",
+        ),
+        click.option(
+            "--dupe-factor",
+            type=int,
+            default=_PAIRS.dupe_factor,
+            show_default=True,
+            help="Passes over the documents, each with its own pairs.",
+        ),
+        click.option(
+            "--num-mask-sets",
+            type=int,
+            default=_MASKS.num_mask_sets,
+            show_default=True,
+            help="Mask sets per pair, another one in each epoch; 0 stores none and lets the loader draw them.",
+        ),
+        click.option(
+            "--masked-lm-prob",
+            type=float,
+            default=_MASKS.masked_lm_prob,
+            show_default=True,
+            help="Share of positions that are predicted.",
+        ),
+        click.option(
+            "--max-predictions-per-seq", type=int, help="Predictions per mask set at most.  [default: no cap]"
+        ),
+        click.option("--whole-word-mask", is_flag=True, help="Mask all pieces of a word together."),
+        click.option(
+            "--eval-fraction",
+            type=float,
+            default=_SHARDS.eval_fraction,
+            show_default=True,
+            help="Share of documents held out; at least 100 documents, at most a tenth. 0 for none.",
+        ),
+        click.option("--shard-size", type=_Size(), default="64MiB", show_default=True, help="Bytes of a shard, about."),
+        click.option("--num-shards", type=int, help="Number of training shards.  [default: by --shard-size]"),
+        click.option(
+            "--block-size",
+            type=int,
+            default=_SHARDS.block_size,
+            show_default=True,
+            help="Samples per block of a shard at most.",
+        ),
+        click.option("--keep-duplicates", is_flag=True, help="Keep documents whose text occurs more than once."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Number that all draws are derived from."),
+        click.option("--overwrite", is_flag=True, help="Replace another build in OUT."),
+        click.option("--runner", default="FnApiRunner", show_default=True, help="Apache Beam runner."),
+        click.option(
+            "--num-workers",
+            default="all",
+            show_default=True,
+            help="Worker processes of FnApiRunner: a number, or all for one per core.",
+        ),
+        click.argument("beam_options", nargs=-1, type=click.UNPROCESSED),
+    ]
+    return _add(command, options)
+
+
+def _pick(values: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Returns the values of those options that a stage's options have too."""
+    return {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}
+
+
+def make_read_options(values: dict[str, Any]) -> ReadOptions:
+    """Returns the options of the reading stage from those of a command."""
+    return ReadOptions(**_pick(values, ReadOptions))
+
+
+def make_tokenizer_options(values: dict[str, Any], *, path: str | None) -> TokenizerOptions:
+    """Returns the options of the tokenizer from those of a command."""
+    return TokenizerOptions(path=path, **_pick(values, TokenizerOptions))
+
+
+def make_build_options(values: dict[str, Any]) -> BuildOptions:
+    """Returns the options of a build from those of the command; `max_seq_length` holds all lengths."""
+    lengths = values["max_seq_length"]
+    return BuildOptions(
+        read=make_read_options(values),
+        tokenizer=make_tokenizer_options(values, path=values["tokenizer"]),
+        pairs=PairOptions(**_pick(values, PairOptions) | {"max_seq_length": lengths[0]}),
+        masks=MaskOptions(**_pick(values, MaskOptions)),
+        shards=ShardOptions(**_pick(values, ShardOptions)),
+        max_seq_lengths=lengths,
+        seed=values["seed"],
+    )

@@ -1,0 +1,91 @@
+"""Progress of a build: what lies in its work folder, as a bar on stderr (plain lines where stderr is no terminal)."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+from bertdata.work import Work
+
+__all__ = ["Progress"]
+
+_POLL_SECONDS = 0.5
+_LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Shows how far a build is while the stages run, in this process or others; used with `with`.
+
+    Args:
+        work: The build.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _state(self) -> tuple[str, int, int | None]:
+        """Returns the stage, how many of its records are done, and how many there are (None: not known yet)."""
+        folder, num_splits = self._work.folder, len(self._work.splits)
+
+        def done(pattern: str) -> int:
+            return sum(1 for _ in folder.glob(pattern))
+
+        if not (folder / "tokenizer.json").exists():
+            num_words = done("words/*.json")
+            return ("reading words", num_words, num_splits) if num_words < num_splits else ("vocabulary", 0, None)
+        num_tokenized = done("splits/*.json")
+        if num_tokenized < num_splits:
+            return "tokenizing splits", num_tokenized, num_splits
+        total = self._work.read("plan.json")["num_shards"] if self._work.has("plan.json") else None
+        return "building shards", done("shards/*/*.tar.json"), total
+
+    def _run(self) -> None:
+        if sys.stderr.isatty():
+            self._run_bar()
+        else:
+            self._run_lines()
+
+    def _run_bar(self) -> None:
+        bar = tqdm(total=0, file=sys.stderr, unit="", bar_format="{desc:<18}|{bar:30}| {n_fmt}/{total_fmt} [{elapsed}]")
+        stage = ""
+        while True:
+            name, num_done, total = self._state()
+            if name != stage:
+                stage = name
+                bar.reset(total=total or 0)
+                bar.set_description_str(name)
+            bar.total = total or 0
+            bar.n = num_done
+            bar.refresh()
+            if self._stop.wait(_POLL_SECONDS):
+                break
+        bar.close()
+
+    def _run_lines(self) -> None:
+        shown: tuple[str, int, int | None] | None = None
+        due = 0.0
+        while not self._stop.wait(_POLL_SECONDS):
+            state = self._state()
+            now = time.monotonic()
+            if state != shown and (shown is None or state[0] != shown[0] or now >= due):
+                shown, due = state, now + _LINE_SECONDS
+                name, num_done, total = state
+                count = f" {num_done}/{total}" if total else ""
+                print(f"[{now - self._started:6.1f} s] {name}{count}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,45 @@
+"""Bad records: counted by reason, the first kept, and an error when there are more than allowed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from bertdata.config import ReadOptions
+from bertdata.errors import InputError
+from bertdata.readers import Document, Reject, iter_documents
+from bertdata.splits import Split
+
+__all__ = ["check_rejects", "iter_checked_documents"]
+
+
+def check_rejects(counts: Counter[str], rejects: list[Reject], *, max_rejects: int) -> None:
+    """Ends the build when there are more bad records than allowed.
+
+    Args:
+        counts: What readers counted; bad records under names that start with "rejected_".
+        rejects: The first of them.
+        max_rejects: How many are allowed.
+
+    Raises:
+        InputError: There are more; the message shows the first.
+    """
+    found = sum(count for name, count in counts.items() if name.startswith("rejected_"))
+    if found > max_rejects:
+        first = rejects[0]
+        raise InputError(
+            f"{found} bad records, {max_rejects} allowed; the first: {first.path}, {first.where}: {first.reason} "
+            f"({first.excerpt[:80]!r}). Mend them, or allow more with --max-rejects."
+        )
+
+
+def iter_checked_documents(
+    split: Split, *, options: ReadOptions, counts: Counter[str], rejects: list[Reject]
+) -> Iterator[Document]:
+    """Yields the documents of a split, like `iter_documents`, and then checks its rejects.
+
+    Raises:
+        InputError: The file is damaged, or has more bad records than allowed.
+    """
+    yield from iter_documents(split, options=options, counts=counts, rejects=rejects)
+    check_rejects(counts, rejects, max_rejects=options.max_rejects)

@@ -1,0 +1,76 @@
+"""What a build made, in words: the last table of `bertdata build`, and warnings about data that will not train well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bertdata.manifest import DataSet, Manifest
+
+__all__ = ["format_table", "iter_warnings", "summary_rows"]
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def summary_rows(data_set: DataSet) -> list[tuple[str, str]]:
+    """Returns the table's rows: what, and how much."""
+    manifest = data_set.manifest
+    counts = manifest.counts
+    num_train, num_eval = manifest.num_samples("train"), manifest.num_samples("eval")
+    num_shards = sum(shard.split == "train" for shard in manifest.shards)
+    num_bytes = sum(shard.num_bytes for shard in manifest.shards)
+    max_seq_length = manifest.options["pairs"]["max_seq_length"]
+    rows = [
+        ("documents", f"{counts.get('documents', 0):,}"),
+        ("  for training / evaluation", f"{counts.get('train_documents', 0):,} / {counts.get('eval_documents', 0):,}"),
+        ("  duplicates, dropped", f"{counts.get('duplicates', 0):,}"),
+        ("  of one sentence, dropped", f"{counts.get('one_sentence_documents', 0):,}"),
+        ("sentences", f"{counts.get('sentences', 0):,}"),
+        ("tokens of text", f"{counts.get('tokens', 0):,}"),
+        ("vocabulary", f"{manifest.tokenizer.vocab_size:,} ({'trained' if manifest.tokenizer.trained else 'given'})"),
+        (f"pairs (max_seq_length {max_seq_length})", f"{num_train:,} training / {num_eval:,} evaluation"),
+        ("IsNext share", f"{1 - _share(counts.get('not_next', 0), counts.get('samples', 0)):.1%}"),
+        ("mask sets per pair", f"{manifest.options['masks']['num_mask_sets']}"),
+        ("shards", f"{num_shards:,} training / {len(manifest.shards) - num_shards:,} evaluation"),
+        ("size", f"{num_bytes / 2**20:,.1f} MiB in {data_set.folder}"),
+    ]
+    if manifest.options["pairs"]["next_sentence"] == "none":
+        rows = [row for row in rows if row[0] != "IsNext share"]
+    return rows
+
+
+def format_table(rows: list[tuple[str, str]]) -> str:
+    """Returns rows of two columns as text."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def iter_warnings(manifest: Manifest) -> Iterator[str]:
+    """Yields what is likely wrong with the data, and which option helps."""
+    counts = manifest.counts
+    num_documents = counts.get("documents", 0)
+    unknown = _share(counts.get("unknown_tokens", 0), counts.get("tokens", 0))
+    if unknown > 0.01:
+        yield (
+            f"{unknown:.1%} of the tokens are [UNK]: the tokenizer does not know this text's words or characters. "
+            "Leave out --tokenizer to train one, or check --lowercase/--cased."
+        )
+    if 2 * counts.get("documents_under_3_sentences", 0) > num_documents:
+        yield (
+            "more than half of the documents have under three sentences, too few for pairs. "
+            "For plain text, check --document-per; --next-sentence none needs no pairs."
+        )
+    if _share(counts.get("duplicates", 0), num_documents) > 0.05:
+        yield (
+            f"{_share(counts['duplicates'], num_documents):.1%} of the documents were copies of others and dropped; "
+            "--keep-duplicates keeps them."
+        )
+    forced = counts.get("forced", 0)
+    if manifest.options["pairs"]["next_sentence"] in ("balanced", "google") and 2 * forced > counts.get("samples", 0):
+        yield (
+            f"{_share(forced, counts['samples']):.1%} of the pairs are NotNext because their chunk had one sentence: "
+            "sentences are long for --max-seq-length, or documents short. Check --document-per, or raise the length."
+        )
+    if not counts.get("eval_samples"):
+        yield "there are too few documents to hold some out, so training cannot be evaluated"

@@ -1,0 +1,241 @@
+"""The work folder: what a build has done so far, so that the same command goes on where it stopped.
+
+    shards/.work/
+    ├── lock                    held by the launcher
+    ├── build.json              fingerprint, options, splits
+    ├── words/00003.json        words of split 3, where a vocabulary is trained
+    ├── tokenizer.json
+    ├── runs/00003-0000.run     tokenized documents of split 3
+    ├── splits/00003.json       counts of split 3; it is done
+    ├── plan.json               how many shards there will be
+    ├── shards/128/train-00000-of-00002.tar.json        blocks and counts of a shard; it is done
+    ├── running/4711            what a worker process is at
+    ├── beam.log                what Beam printed
+    └── error.json              what ended the build, for the launcher to say
+
+Every file appears whole or not at all, under a name that depends only on what it is, so work done twice does no harm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bertdata import errors
+from bertdata.config import BuildOptions
+from bertdata.errors import BertDataError, OutputError
+from bertdata.manifest import INDEX, MANIFEST, write_atomically
+from bertdata.splits import Split
+from bertdata.wordpiece import tokenizer_files
+
+__all__ = ["Lock", "Work", "data_set_folders", "fingerprint_of", "library_versions", "remove_build"]
+
+WORK = ".work"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def library_versions() -> dict[str, str]:
+    """Returns the versions that decide a build's bytes: this package, Python's (its Unicode tables), the libraries'."""
+    versions = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in ("bertdata", "sentencex", "tokenizers"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def fingerprint_of(options: BuildOptions, *, inputs: Sequence[str]) -> str:
+    """Returns a hash of everything that decides what a build writes: options, tokenizer, versions and inputs."""
+    facts: dict[str, Any] = {"options": options.to_json(), "versions": library_versions(), "inputs": []}
+    for path in inputs:
+        status = Path(path).stat()
+        facts["inputs"].append([path, status.st_size, status.st_mtime_ns])
+    if options.tokenizer.path is not None:
+        files = tokenizer_files(options.tokenizer.path)
+        facts["tokenizer"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def data_set_folders(out: Path, *, options: BuildOptions) -> list[Path]:
+    """Returns the folder of each length: the output folder itself, or one in it each where there are several."""
+    lengths = options.max_seq_lengths
+    return [out] if len(lengths) == 1 else [out / str(length) for length in lengths]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """A build in its output folder.
+
+    Attributes:
+        out: The output folder.
+        fingerprint: From `fingerprint_of`.
+        options: What to build.
+        splits: The input, cut up.
+    """
+
+    out: Path
+    fingerprint: str
+    options: BuildOptions
+    splits: tuple[Split, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The work folder."""
+        return self.out / WORK
+
+    def data_set_folder(self, max_seq_length: int) -> Path:
+        """Returns where the shards of one length go."""
+        return self.data_set_folders()[self.options.max_seq_lengths.index(max_seq_length)]
+
+    def data_set_folders(self) -> list[Path]:
+        """Returns the folders of all lengths."""
+        return data_set_folders(self.out, options=self.options)
+
+    def write(self, name: str, values: dict[str, Any]) -> None:
+        """Writes a record under `name` within the work folder."""
+        write_atomically(self.folder / name, json.dumps(values, ensure_ascii=False).encode())
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Reads the record `name`."""
+        values: dict[str, Any] = json.loads((self.folder / name).read_bytes())
+        return values
+
+    def has(self, name: str) -> bool:
+        """Returns whether the record `name` is there."""
+        return (self.folder / name).exists()
+
+    def write_array(self, name: str, array: npt.NDArray[Any]) -> None:
+        """Writes an array under `name` within the work folder."""
+        sink = io.BytesIO()
+        np.save(sink, array, allow_pickle=False)
+        write_atomically(self.folder / name, sink.getvalue())
+
+    def read_array(self, name: str) -> npt.NDArray[Any]:
+        """Reads the array `name`."""
+        array: npt.NDArray[Any] = np.load(self.folder / name, allow_pickle=False)
+        return array
+
+    def save(self) -> None:
+        """Writes `build.json` and makes the folders."""
+        lengths = [f"shards/{length}" for length in self.options.max_seq_lengths]
+        inner = [self.folder / name for name in ("words", "runs", "splits", *lengths)]
+        for folder in (*inner, *self.data_set_folders()):
+            folder.mkdir(parents=True, exist_ok=True)
+        values = {
+            "fingerprint": self.fingerprint,
+            "options": self.options.to_json(),
+            "splits": [dataclasses.asdict(split) for split in self.splits],
+        }
+        self.write("build.json", values)
+
+    @classmethod
+    def load(cls, out: Path) -> Work:
+        """Reads the build whose work folder is in `out`."""
+        values = json.loads((out / WORK / "build.json").read_bytes())
+        return cls(
+            out=out,
+            fingerprint=values["fingerprint"],
+            options=BuildOptions.from_json(values["options"]),
+            splits=tuple(Split(**split) for split in values["splits"]),
+        )
+
+    def record_error(self, error: BertDataError) -> None:
+        """Keeps an error for the launcher, because a runner passes on only its text, wrapped in tracebacks."""
+        self.write("error.json", {"kind": type(error).__name__, "message": str(error)})
+
+    def recorded_error(self) -> BertDataError | None:
+        """Returns the error that a stage kept, if any."""
+        if not self.has("error.json"):
+            return None
+        values = self.read("error.json")
+        kind: type[BertDataError] = getattr(errors, values["kind"])
+        return kind(values["message"])
+
+    @contextmanager
+    def running(self, what: str) -> Iterator[None]:
+        """Leaves word, under this process's id, of what it is doing, for the launcher to say should it die."""
+        path = self.folder / "running" / str(os.getpid())
+        if not path.parent.exists():  # not supervised
+            yield
+            return
+        path.write_text(what)
+        yield
+        path.write_text("")
+
+    def is_finished(self) -> bool:
+        """Returns whether all data sets have been committed."""
+        return all((folder / MANIFEST).exists() for folder in self.data_set_folders())
+
+    def sweep(self) -> None:
+        """Removes temporary files that a killed build left, and its error."""
+        for folder in (self.out, *self.data_set_folders(), self.folder):
+            for path in folder.glob("*.tmp"):
+                path.unlink()
+        for path in self.folder.rglob("*.tmp"):
+            path.unlink()
+        (self.folder / "error.json").unlink(missing_ok=True)
+
+
+def remove_build(out: Path) -> None:
+    """Removes a build, finished or not, and nothing else, from an output folder; manifests first."""
+    folders = [out, *(path for path in out.glob("*") if path.name.isdigit() and path.is_dir())]
+    for folder in folders:
+        for pattern in (MANIFEST, INDEX, *TOKENIZER_FILES, "rejects.jsonl", "train-*.tar", "eval-*.tar", "*.tmp"):
+            for path in folder.glob(pattern):
+                path.unlink()
+    for folder in folders[1:]:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    for path in (out / WORK).glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()
+
+
+class Lock:
+    """Keeps a second launcher out of an output folder; used with `with`. It goes when its process does.
+
+    Raises:
+        OutputError: Another process holds it.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._folder = out / WORK
+
+    def __enter__(self) -> Lock:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = (self._folder / "lock").open("a")
+        except OSError as error:
+            raise OutputError(f"--out {self._folder.parent} cannot be written to: {error.strerror}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise OutputError(
+                f"another build is writing to {self._folder.parent}; wait for it, or give another --out"
+            ) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,37 @@
+"""The process in which `bertdata build` runs: python -m pipelines OUT RUNNER NUM_WORKERS [BEAM OPTION ...]."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from bertdata.errors import BertDataError
+from bertdata.work import Work
+from pipelines.build import build_on_beam
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process and its workers when the launcher is gone."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def main() -> None:
+    """Runs the pipeline; a stage's own error is in the work folder already, so it needs no traceback."""
+    out, runner, num_workers, *flags = sys.argv[1:]
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    work = Work.load(Path(out))
+    try:
+        build_on_beam(work, runner=runner, num_workers=int(num_workers), flags=flags)
+    except BertDataError as error:
+        work.record_error(error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
