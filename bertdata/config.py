@@ -205,7 +205,7 @@ class BuildOptions:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the options as nested dictionaries of JSON values."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"max_seq_lengths": list(self.max_seq_lengths)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> BuildOptions:

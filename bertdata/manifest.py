@@ -273,7 +273,7 @@ def open_data_set(folder: Path | str) -> DataSet:
     folder = Path(folder)
     path = folder / MANIFEST
     try:
-        values = json.loads(path.read_bytes())
+        values = dict(json.loads(path.read_bytes()))
     except FileNotFoundError as error:
         lengths = sorted(child.name for child in folder.glob("*/") if (child / MANIFEST).exists())
         hint = (

@@ -136,7 +136,7 @@ class _Window:
         self.offset += num_bytes
 
     def skip_to(self, tag: bytes) -> tuple[bool, bool]:
-        """Drops what stands before the next `tag`; returns (whether one begins in the split, whether the file ended)."""
+        """Drops what stands before the next `tag`; returns (whether one begins in the split, whether the file ends)."""
         while (found := self.data.find(tag)) < 0:
             if not self._last_owned and len(self.data) - len(tag) + 1 >= self._owned_bytes:
                 return False, False
@@ -149,7 +149,7 @@ class _Window:
         return True, False
 
     def take_through(self, tag: bytes, *, max_bytes: int) -> tuple[bytes, bool] | None:
-        """Removes what ends with the next `tag`; returns (its first `max_bytes` at most, whether that is all), None at the end."""
+        """Removes what ends with the next `tag`; returns (its bytes up to `max_bytes`, whether these are all)."""
         searched = 0
         head: bytes | None = None
         while (found := self.data.find(tag, searched)) < 0:

@@ -259,6 +259,7 @@ def _segment_pairs(documents: Documents, keys: UInt64Array, options: PairOptions
     rows = np.arange(len(documents))
     start, end = documents.sentence_offsets[:-1].copy(), documents.sentence_offsets[1:]  # sentences
     surplus = np.zeros(len(rows), dtype=np.int64)  # NotNext less IsNext so far, per document
+    is_settled = np.zeros(len(rows), dtype=bool)  # a chunk has reached the document's end
     parts = []
     number = 0
     while len(rows):
@@ -273,9 +274,12 @@ def _segment_pairs(documents: Documents, keys: UInt64Array, options: PairOptions
         num_sentences = stop - start
         a_end = start + 1 + below(hash64(chunk_keys, _A_END), np.maximum(num_sentences - 1, 1))
 
-        drawn = (hash64(chunk_keys, _LABEL) >> np.uint64(63)).astype(np.int64)
-        label = drawn if mode != "balanced" else np.where(surplus == 0, drawn, surplus < 0)
         is_forced = num_sentences == 1
+        chance = np.full(len(rows), 0.5)
+        if mode == "balanced":
+            chance = _not_next_chance(surplus, is_settled, puts_back_one=(stop == end) & (end - a_end == 1))
+            is_settled = is_settled | (stop == end)
+        label = (unit(hash64(chunk_keys, _LABEL)) < chance).astype(np.int64)
         label = np.where(is_forced, 1, label) if has_random or mode == "sop" else np.zeros_like(label)
         is_random = (label == 1) & has_random
 
@@ -306,9 +310,24 @@ def _segment_pairs(documents: Documents, keys: UInt64Array, options: PairOptions
         start = np.where(is_random, a_end, stop)
         surplus = surplus + 2 * label - 1
         more = start < end
-        rows, start, end, surplus = rows[more], start[more], end[more], surplus[more]
+        rows, start, end, surplus, is_settled = rows[more], start[more], end[more], surplus[more], is_settled[more]
         number += 1
     return parts
+
+
+def _not_next_chance(
+    surplus: IntArray, is_settled: npt.NDArray[np.bool_], *, puts_back_one: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Returns the chance of NotNext with which each document is expected to end without surplus.
+
+    In the midst of a document that is 0 or 1 where a label is behind and 1/2 otherwise. At its end two things would
+    tip the balance. NotNext puts sentences back, so that another sample follows, and IsNext does not: to draw what is
+    behind there would pay back every NotNext and no IsNext, so only the surplus of the chunks before is settled,
+    once. And a single sentence put back makes a forced NotNext, so that one counts twice.
+    """
+    gain = np.where(puts_back_one, 2, 1)
+    chance: npt.NDArray[np.float64] = (1 - np.where(is_settled, 0, surplus)) / (1 + gain)
+    return chance
 
 
 def _truncate(

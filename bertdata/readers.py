@@ -285,7 +285,7 @@ def _iter_paragraphs(split: Split, intake: _Intake) -> Iterator[tuple[str, bytes
 
 
 def _iter_lines(split: Split, *, max_bytes: int) -> Iterator[tuple[int, int, bytes | None]]:
-    """Yields (number, offset, line without its end) from the line before the split on; None for a line over `max_bytes`."""
+    """Yields (number, offset, line without its end) from the line before the split on; None for too long a line."""
     start = split.start
     if start > 0:
         with Path(split.path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stored:

@@ -2,8 +2,8 @@
 
 - After 。！？ a sentence ends, unless a closing quote or bracket follows (sentencex goes on where a digit follows).
 
-- A piece that begins with a lower-case letter, or has no letter or digit, belongs to the sentence before (sentencex breaks
-  after abbreviations that it does not know), and an enumerator ("2.") to the sentence after it.
+- A piece that begins with a lower-case letter, or has no letter or digit, belongs to the sentence before (sentencex
+  breaks after abbreviations that it does not know), and an enumerator ("2.") to the sentence after it.
 """
 
 from __future__ import annotations

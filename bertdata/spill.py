@@ -241,6 +241,8 @@ def read_run(path: Path, *, first_bin: int, last_bin: int) -> Documents:
 def _read_range(descriptor: int, *, first_bin: int, last_bin: int) -> Documents:
     size = os.fstat(descriptor).st_size
     length = int.from_bytes(os.pread(descriptor, 8, size - 8), "little")
+    if not 0 < length < size:
+        raise ValueError("it is cut off")
     footer = json.loads(os.pread(descriptor, length, size - 8 - length))
 
     def read(name: str, dtype: str, start: int, stop: int) -> npt.NDArray[Any]:

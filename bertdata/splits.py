@@ -116,7 +116,7 @@ def find_inputs(paths: Sequence[str]) -> list[str]:
     for path in paths:
         if "://" in path:
             raise InputError(f"--input {path}: only local files are read; copy the data here first")
-        names = [path] if os.path.lexists(path) else glob.glob(path, recursive=True)  # noqa: PTH207: takes absolute ones
+        names = [path] if os.path.lexists(path) else glob.glob(path, recursive=True)  # noqa: PTH207
         files = [file for name in names for file in _files_in(Path(name).absolute())]
         if not files:
             raise InputError(f"--input {path}: no such file; give files, folders with files in them, or glob patterns")
@@ -282,9 +282,10 @@ def iter_chunks(path: str, *, compression: str, start: int, stop: int) -> Iterat
                 while data := opened.read(_CHUNK_BYTES):
                     yield Chunk(data, True, file.tell())
         except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+            size = Path(path).stat().st_size
             raise InputError(
-                f"{path}: {compression} data damaged or cut off near byte {file.tell():,} of {Path(path).stat().st_size:,}"
-                f" ({error}); fetch or compress the file again, or leave it out with --skip-bad-splits"
+                f"{path}: {compression} data damaged or cut off near byte {file.tell():,} of {size:,} ({error}); "
+                f"fetch or compress the file again, or leave it out with --skip-bad-splits"
             ) from error
 
 

@@ -110,12 +110,19 @@ class WordCounts:
     @property
     def language(self) -> str:
         """Language with the most text in the sample, ties by name."""
-        total = sum(self.languages, Counter())
+        total = _sum(self.languages)
         return min(total, key=lambda language: (-total[language], language), default="en")
 
     def total(self) -> Counter[str]:
         """Returns the chunks' counts over all levels of the sample."""
-        return sum(self.chunks, Counter())
+        return _sum(self.chunks)
+
+
+def _sum(counters: Iterable[Counter[str]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for counter in counters:
+        total.update(counter)  # in place: `sum` would copy the total each time
+    return total
 
 
 def count_split(split: Split, *, options: ReadOptions, sample_bytes: int) -> WordCounts:

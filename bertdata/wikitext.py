@@ -24,14 +24,29 @@ _MAX_DEPTH = 8  # of nested templates, tables and links; what is deeper is cut o
 
 # Their names in the larger wikis, for dumps whose header does not tell. A dump's own names are added.
 _MEDIA_NAMES = (
-    """
-    File Image Category Datei Bild Kategorie Fichier Catégorie Archivo Imagen Categoría Immagine Categoria Ficheiro
-    Imagem Bestand Afbeelding Categorie Plik Grafika Kategoria Файл Изображение Категория Зображення Категорія Fil
-    Kategori Tiedosto Kuva Luokka Soubor Fájl Kép Kategória Dosya Resim Hình Fitxer Imatge Berkas Gambar Fișier Αρχείο
-    Εικόνα Κατηγορία Датотека Слика Категорија 文件 檔案 图像 圖像 分类 分類 ファイル 画像 カテゴリ 파일 그림 분류 ملف صورة تصنيف پرونده رده קובץ
-    תמונה קטגוריה चित्र श्रेणी
-""".split()
-    + ["Tập tin", "Thể loại"]
+    *("File", "Image", "Category", "Datei", "Bild", "Kategorie", "Fichier", "Catégorie", "Archivo", "Imagen"),
+    *("Categoría", "Immagine", "Categoria", "Ficheiro", "Imagem", "Bestand", "Afbeelding", "Categorie", "Plik"),
+    *("Grafika", "Kategoria", "Файл", "Изображение", "Категория", "Зображення", "Категорія", "Fil", "Kategori"),
+    *("Tiedosto", "Kuva", "Luokka", "Soubor", "Fájl", "Kép", "Kategória", "Dosya", "Resim", "Hình", "Fitxer"),
+    *("Imatge", "Berkas", "Gambar", "Fișier", "Αρχείο", "Εικόνα", "Κατηγορία", "Датотека", "Слика"),
+    *(
+        "Категорија",
+        "文件",
+        "檔案",
+        "图像",
+        "圖像",
+        "分类",
+        "分類",
+        "ファイル",
+        "画像",
+        "カテゴリ",
+        "파일",
+        "그림",
+        "분류",
+        "ملف",
+        "صورة",
+    ),
+    *("تصنيف", "پرونده", "رده", "קובץ", "תמונה", "קטגוריה", "चित्र", "श्रेणी", "Tập tin", "Thể loại"),
 )
 
 
@@ -66,17 +81,16 @@ def clean_wikitext(text: str, *, media_names: Sequence[str] = ()) -> str:
     text = _LIST_ITEM.sub(_keep_sentence, text)
     if "&" in text:
         text = _ENTITY.sub(_unescape, _ENTITY.sub(_unescape, text))
-    return _tidy(clean_characters(text))
+    return _tidy(clean_characters(text.replace(_LESS_THAN, "<")))
 
 
 # ---- characters ------------------------------------------------------------------------------------------------------
 
 # Soft hyphen, zero-width space, marks of direction; not the (non-)joiners, which Persian and Indic spelling needs.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufffe\uffff]"
+_INVISIBLE_OR_SPACE = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\xa0\xad\u1680\u2000-\u200b\u200e\u200f\u202a-\u202f\u205f-\u2064\u2066-\u2069\u3000\ufeff"
+    "\ufffe\uffff]"
 )
-_SPACE = re.compile("[\t\v\f\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-_ASCII_INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def clean_characters(text: str) -> str:
@@ -84,9 +98,11 @@ def clean_characters(text: str) -> str:
     for line_end in ("\r\n", "\r", "\x85", "\u2028", "\u2029"):
         if line_end in text:
             text = text.replace(line_end, "\n")
-    if text.isascii():
-        return _ASCII_INVISIBLE.sub("", text.replace("\t", " "))
-    return normalize("NFC", _INVISIBLE.sub("", _SPACE.sub(" ", text)))
+    return normalize("NFC", _INVISIBLE_OR_SPACE.sub(_space_or_nothing, text))
+
+
+def _space_or_nothing(match: re.Match[str]) -> str:
+    return " " if match[0].isspace() else ""
 
 
 # Escaped characters count as text, so they are unescaped last; &amp;nbsp; is found in dumps.
@@ -99,29 +115,36 @@ def _unescape(match: re.Match[str]) -> str:
 
 _EMPTY_BRACKETS = re.compile(r"\([ ,;:]*\)")
 _BRACKET_START = re.compile(r"\([ ,;:]+")
-_DOUBLED_COMMA = re.compile(r"[,;](?=[,;)])")
+_DOUBLED_COMMA = (",,", ",;", ";,", ";;", ",)", ";)")
 _SPACE_BEFORE = (" ,", " ;", " )", " . ", " .\n", " : ", " :\n")
 _SPACES = re.compile(r"  +")
 _SOFT_BREAK = re.compile(r"\n(?<!\n\n)(?!\n)")
 _BREAKS = re.compile(r"\n\n+")
-_STUMP = re.compile(r"\n(?:[^\n]{1,24}(?<![.!?…。！？।؟።\"'”’»)])|[^\w\n]+)(?=\n)")
+# Short lines that are no sentence, mostly headings made of bold type; and lines without a letter.
+_STUMP = re.compile(r"\n(?:[^\n]{1,24}(?<![.:!?…。！？।؟።\"'”’»)])|[^\s]{1,24}:|[^\w\n]+)(?=\n)")
 
 
 def _tidy(text: str) -> str:
     """Mends what the removals left: empty brackets, spaces before punctuation, blank lines, stumps of lines."""
     text = _EMPTY_BRACKETS.sub("", text)
     text = _BRACKET_START.sub("(", text)
-    text = _SPACES.sub(" ", text).replace(" \n", "\n").replace("\n ", "\n")
+    while "  " in text:
+        text = text.replace("  ", " ")
+    text = text.replace(" \n", "\n").replace("\n ", "\n")
     text = _SOFT_BREAK.sub(" ", text)
     for space_before in _SPACE_BEFORE:
         text = text.replace(space_before, space_before[1:])
-    text = _DOUBLED_COMMA.sub("", text)
+    for doubled in _DOUBLED_COMMA:
+        text = text.replace(doubled, doubled[1:])
     text = _BREAKS.sub("\n", text)
-    return _STUMP.sub("", f"\n{text}\n").strip()
+    return _STUMP.sub("", f"\n{text.strip()}\n").strip()
 
 
 # ---- elements --------------------------------------------------------------------------------------------------------
 
+# "<" that opens no tag is put aside, so that the expressions below need not look at it.
+_LONE_BRACKET = re.compile(r"<(?![a-zA-Z/!])")
+_LESS_THAN = "\ufdd0"
 _COMMENT = re.compile(r"<!--[^-<]*(?:(?:-(?!->)|<(?!!--))[^-<]*)*-->")
 _OPEN_COMMENT = re.compile(r"<!--[^\n]*")
 _NOWIKI = re.compile(r"<nowiki>([^<]*(?:<(?!/?nowiki)[^<]*)*)</nowiki>", re.IGNORECASE)
@@ -183,6 +206,7 @@ _TAG = re.compile(
 
 
 def _drop_elements(text: str) -> str:
+    text = _LONE_BRACKET.sub(_LESS_THAN, text)
     text = _OPEN_COMMENT.sub("", _COMMENT.sub("", text))
     text = _NOWIKI.sub(_protect, text)
     text = _REFERENCE.sub("", text)
@@ -201,7 +225,7 @@ def _protect(match: re.Match[str]) -> str:
 
 
 def _keep_plain_math(match: re.Match[str]) -> str:
-    """Returns a short formula as text, so that "the entry of <math>x_i</math> is 1" stays a sentence; nothing for others."""
+    """Returns a short formula as text ("where <math>x_i</math> is 1" stays a sentence), nothing for others."""
     formula = _TEX_COMMAND.sub(_spell_command, match[2])
     formula = _SPACES.sub(" ", formula.translate(_TEX_BRACES).replace("\n", " ")).strip()
     return formula if len(formula) <= 40 and "\\" not in formula else ""
@@ -232,7 +256,6 @@ _OPEN_TEMPLATE = re.compile(r"\{\{[^\n]*")
 _TABLE = re.compile(r"\n[ \t:*#]*\{\|[^\n]*(?:\n(?![ \t:*#]*(?:\{\||\|\}))[^\n]*)*\n[ \t:*#]*\|\}")
 _OPEN_TABLE = re.compile(r"\n[ \t:*#]*\{\|[^\n]*")
 _VARIANT = re.compile(r"-\{([^{}\n]*)\}-")
-_NAMED_ARGUMENT = re.compile(r"\s*([\w -]{1,30}?)\s*=(.*)", re.DOTALL)
 
 Arguments = dict[str, str]  # "1", "2", ... and names
 
@@ -287,8 +310,9 @@ def _expand_template(match: re.Match[str]) -> str:
     arguments: Arguments = {}
     position = 0
     for argument in rest.split("|"):
-        if "=" in argument and (named := _NAMED_ARGUMENT.match(argument)):
-            arguments[named[1].lower()] = named[2].strip()
+        key, equals, value = argument.partition("=")
+        if equals:
+            arguments[key.strip().lower()] = value.strip()
         else:
             position += 1
             arguments[str(position)] = argument.strip()
@@ -296,7 +320,7 @@ def _expand_template(match: re.Match[str]) -> str:
 
 
 def _positional(arguments: Arguments) -> list[str]:
-    values = []
+    values: list[str] = []
     while (value := arguments.get(str(len(values) + 1))) is not None:
         values.append(value)
     return values
@@ -366,7 +390,10 @@ def _circa(arguments: Arguments) -> str:
     return f"c. {_first(arguments)}".strip()
 
 
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 
 
 def _as_of(arguments: Arguments) -> str:
@@ -442,19 +469,28 @@ def _table(rules: dict[str, Rule]) -> dict[str, Rule]:
 # What a template leaves behind, by its names in lower case.
 _TEMPLATES: dict[str, Rule] = _table(
     {
-        "lang, langx, rtl-lang, native name, script, sort, color, colour, font color, fontcolor, audio, rquote": _second,
+        "lang, langx, rtl-lang, native name, script, sort": _second,
+        "color, colour, font color, fontcolor, audio, rquote": _second,
         "resize, font, background color, bg, transl, transliteration, tlit, translit, text color": _last,
-        "nowrap, nobr, nobreak, no wrap, small, smaller, big, larger, large, abbr, abbrlink, tooltip, hover, hint": _first,
-        "code, tt, mono, em, strong, smallcaps, sc, small caps, aut, visible anchor, vanchor, term, defn, sup, sub": _first,
-        "ill, illm, interlanguage link, interlanguage link multi, link-interwiki, w, math, mvar, var, angbr": _first,
-        "iast, unicode, polytonic, vr, angle bracket, hebrew, ce, chem2, pie, cuneiform, flag, flagcountry, flagu, sic, avoid wrap": _first,
-        "by, nfly, mlby, nhly, nbay, keypress, crossreference, midsize, u, underline, strikethrough, nihongo2": _first,
-        "wikt-lang, quote inline, bold, italic, italics, not a typo, typo, notatypo, proper name, as written": _last,
+        "nowrap, nobr, nobreak, no wrap, small, smaller, big": _first,
+        "larger, large, abbr, abbrlink, tooltip, hover, hint": _first,
+        "code, tt, mono, em, strong, smallcaps, sc": _first,
+        "small caps, aut, visible anchor, vanchor, term, defn, sup, sub": _first,
+        "ill, illm, interlanguage link, interlanguage link multi, link-interwiki": _first,
+        "w, math, mvar, var, angbr": _first,
+        "iast, unicode, polytonic, vr, angle bracket, hebrew, ce": _first,
+        "chem2, pie, cuneiform, flag, flagcountry, flagu, sic, avoid wrap": _first,
+        "by, nfly, mlby, nhly, nbay, keypress": _first,
+        "crossreference, midsize, u, underline, strikethrough, nihongo2": _first,
+        "wikt-lang, quote inline, bold, italic, italics": _last,
+        "not a typo, typo, notatypo, proper name, as written": _last,
         "linktext, chem, gaps, okina text, uc, lc, lcfirst, ucfirst": _joined,
-        "bibleverse, bibleref, bibleref2, bibleverse-nb, sortname, date, date-, unité, nombre, unidad, fmtn": _spaced,
+        "bibleverse, bibleref, bibleref2, bibleverse-nb, sortname": _spaced,
+        "date, date-, unité, nombre, unidad, fmtn": _spaced,
         "nihongo, nihongo krt, korean name": _first_given,
         "nihongo3": _third,
-        "quote, quotation, blockquote, bq, cquote, quote frame, poemquote, poem quote, quoteblock, zitat, citation bloc": _quotation,
+        "quote, quotation, blockquote, bq, cquote": _quotation,
+        "quote frame, poemquote, poem quote, quoteblock, zitat, citation bloc": _quotation,
         "frac, fraction, sfrac": _fraction,
         "convert, cvt": _convert,
         "val": _value,
@@ -500,12 +536,12 @@ _PREFIXED_LINK = re.compile(
     r"\[\[[ \t]*([^\[\]|\n:]*?)[ \t]*:([^\[\]\n]*(?:(?:\[(?!\[)|\](?!\])|\n(?!\n))[^\[\]\n]*)*)\]\]"
 )
 _OPEN_PREFIXED_LINK = re.compile(r"\[\[[ \t]*([^\[\]|\n:]*?)[ \t]*:[^\n]*")
-_BRACKETED_LINK = re.compile(r"\[\[(?:[^\[\]|\n]*\|)?([^\n]*?)\]\]")
+_BRACKETED_LINK = re.compile(r"\[\[(?:[^\[\]|\n]*\|)?([^\[\]\n]*(?:(?:\[(?!\[)|\](?!\]))[^\[\]\n]*)*)\]\]")
 _EXTERNAL_LINK = re.compile(r"\[(?:(?:https?:|ftps?:|irc:|news:|gopher:)?//|mailto:)[^\s\[\]]*[ \t]*([^\[\]\n]*)\]")
-_SISTER_PROJECTS = set(
-    "w wikipedia wikt wiktionary s wikisource q wikiquote b wikibooks n wikinews v wikiversity voy wikivoyage c commons d "
-    "wikidata species wikispecies m meta mw".split()
-)
+_SISTER_PROJECTS = {
+    *("w", "wikipedia", "wikt", "wiktionary", "s", "wikisource", "q", "wikiquote", "b", "wikibooks", "n", "wikinews"),
+    *("v", "wikiversity", "voy", "wikivoyage", "c", "commons", "d", "wikidata", "species", "m", "meta", "mw"),
+}
 _LANGUAGE_CODE = re.compile(r"[a-z]{2,3}(?:-[a-z]+)*|simple")
 _NOT_A_LANGUAGE = {"doi", "rfc", "hdl", "wmf"} | _SISTER_PROJECTS
 
@@ -547,7 +583,7 @@ def _resolve_links(text: str, media_prefixes: frozenset[str]) -> str:
 
 # ---- lines -----------------------------------------------------------------------------------------------------------
 
-_MAGIC_WORD = re.compile(r"__(?!\w*[a-z])\w+?__")
+_MAGIC_WORD = re.compile(r"__[^\Wa-z_]+(?:_[^\Wa-z_]+)*__")
 _QUOTES = re.compile("'''''|'''|''")
 _ITALIC_POSSESSIVE = re.compile(r"(?<!')''([^'\n]+)'''s\b")
 _HEADING = re.compile(r"\n=[^\n]*=[ \t]*(?=\n)|\n----+")

@@ -1,0 +1,34 @@
+# The project's own commands. `make quickstart` and `make test` need nothing but Python >= 3.10 and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: setup quickstart test test-slow lint benchmark clean
+
+setup: $(READY)
+
+# torch first: its pinned version has a build without CUDA on machines that offer one.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(READY)
+
+quickstart: $(READY)
+	$(BIN)/python examples/quickstart/run.py --out quickstart
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow --durations 10
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info quickstart

@@ -1,0 +1,5 @@
+"""Runs the command line: python -m bertdata."""
+
+from bertdata.cli import main
+
+main()

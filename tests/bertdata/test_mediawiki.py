@@ -1,0 +1,121 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bertdata.config import ReadOptions
+from bertdata.errors import InputError
+from bertdata.mediawiki import read_header
+from bertdata.readers import Document, Reject, iter_documents
+from bertdata.splits import plan_splits
+
+HEADER = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.3/" version="0.3" xml:lang='nds'>
+<siteinfo><namespaces><namespace key="-1">Spezial</namespace><namespace key="0" /><namespace key="4">Wiki</namespace>
+<namespace key="6" case="first-letter">Bild</namespace><namespace key="14">Kategorie</namespace></namespaces></siteinfo>
+"""
+TEXT = "<revision><text>This is a text here.</text></revision>"
+
+
+def read(path: Path, xml: str, **options: int) -> tuple[list[Document], Counter[str], list[Reject]]:
+    (path / "a.xml").write_text(xml)
+    counts: Counter[str] = Counter()
+    rejects: list[Reject] = []
+    read_options = ReadOptions(**options)  # type: ignore[arg-type]
+    documents = [
+        document
+        for split in plan_splits([str(path / "a.xml")], options=read_options)
+        for document in iter_documents(split, options=read_options, counts=counts, rejects=rejects)
+    ]
+    return documents, counts, rejects
+
+
+def count_page(path: Path, inner: str, header: str = HEADER) -> Counter[str]:
+    return read(path, f"{header}<page>{inner}</page></mediawiki>")[1]
+
+
+def test_read_header_takes_language_and_namespaces() -> None:
+    header = read_header("a", HEADER.encode() + b'<page><namespace key="9">No</namespace>')
+    assert header.has_root
+    assert header.language == "nds"
+    assert header.namespaces == (("Spezial", -1), ("Wiki", 4), ("Bild", 6), ("Kategorie", 14))
+
+
+@pytest.mark.parametrize(
+    ("inner", "kind"),
+    [
+        (f"<title>A</title><ns>0</ns>{TEXT}", "articles"),
+        (f"<title>A</title>{TEXT}", "articles"),
+        (f"<title>Star Trek: A</title>{TEXT}", "articles"),
+        (f"<title>Wiki:A</title>{TEXT}", "other_namespaces"),
+        (f"<title>bild:A</title>{TEXT}", "other_namespaces"),
+        (f"<title>A</title><ns>10</ns>{TEXT}", "other_namespaces"),
+        (f"<title>A</title><ns>0</ns><redirect title='B' />{TEXT}", "redirects"),
+        (f"<title>A</title><redirect />{TEXT}", "redirects"),
+        ("<title>A</title><revision><text>#REDIRECT [[B]]</text></revision>", "redirects"),
+        ("<title>A</title><revision><text>#WEITERLEITUNG: [[B]]</text></revision>", "redirects"),
+        ("<title>A</title><revision><text># [[B]] is one.</text></revision>", "articles"),
+        ("<title>A</title><revision><model>css</model><text>a {}</text></revision>", "other_models"),
+        ("<title>A</title><revision><model>wikitext</model><text>x</text></revision>", "articles"),
+        ("<title>A</title><revision><text deleted='deleted' /></revision>", "articles"),
+        ("<title>A</title>", "articles"),
+    ],
+)
+def test_iter_documents_sorts_pages(inner: str, kind: str, tmp_path: Path) -> None:
+    counts = count_page(tmp_path, inner)
+    assert counts["pages"] == counts[kind] == 1
+    kinds = ("articles", "redirects", "other_namespaces", "other_models")
+    assert counts["pages"] == sum(counts[name] for name in kinds)
+
+
+def test_iter_documents_knows_english_namespaces_without_siteinfo(tmp_path: Path) -> None:
+    counts = count_page(tmp_path, f"<title>Template talk:A</title>{TEXT}", header="<mediawiki>")
+    assert counts["other_namespaces"] == 1
+
+
+def test_iter_documents_takes_last_revision_and_its_main_slot(tmp_path: Path) -> None:
+    revisions = (
+        "<revision><text>This is the old text.</text></revision>"
+        "<revision><model>wikitext</model><text bytes='5'>This is the new &amp;amp; last text.</text>"
+        "<content><role>other</role><model>json</model><text>{}</text></content></revision>"
+    )
+    (document,), _, _ = read(tmp_path, f"{HEADER}<page><title>A &amp; B</title>{revisions}</page></mediawiki>")
+    assert document == Document(id="a.xml:A & B", text="This is the new & last text.", language="nds")
+
+
+def test_iter_documents_knows_namespaces_of_the_dump(tmp_path: Path) -> None:
+    header = HEADER.replace("Bild", "Bielde")
+    text = "<revision><text>[[Bielde:A.jpg|thumb|Caption here.]]This is a text here.</text></revision>"
+    (document,), _, _ = read(tmp_path, f"{header}<page><title>A</title>{text}</page></mediawiki>")
+    assert document.text == "This is a text here."
+
+
+@pytest.mark.parametrize(
+    ("tail", "message"),
+    [
+        ("<page><title>B</title><revision><text>cut", r"the <page> at byte \d+ has no end: the dump is cut off"),
+        ("", r"ends at byte \d+ without </mediawiki>"),
+        ("<page><title>B</page></mediawiki>", r"the <page> at byte \d+ is not well-formed XML \(mismatched tag"),
+        ("<page><title>&bomb;</title></page></mediawiki>", "undefined entity"),
+        ("<page><title>\x01</title></page></mediawiki>", "not well-formed"),
+    ],
+)
+def test_iter_documents_names_byte_of_damage(tail: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, f"{HEADER}<page><title>A</title>{TEXT}</page>{tail}")
+
+
+def test_iter_documents_reads_pages_without_root(tmp_path: Path) -> None:
+    assert len(read(tmp_path, f"<page><title>A</title>{TEXT}</page>\n<page><title>B</title>{TEXT}</page>\n")[0]) == 2
+
+
+def test_iter_documents_skips_page_over_the_limit(tmp_path: Path) -> None:
+    long = "<revision><text>" + "x" * (5 << 20) + "</text></revision>"
+    xml = (
+        f"{HEADER}<page><title>A</title>{long}</page><page><title>Wiki:A</title>{long}</page>"
+        f"<page><title>B</title>{TEXT}</page></mediawiki>"
+    )
+    documents, counts, rejects = read(tmp_path, xml, max_document_bytes=1000)
+    assert [document.id for document in documents] == ["a.xml:B"]
+    expected = {"pages": 3, "articles": 2, "other_namespaces": 1, "records": 2, "documents": 1, "rejected_too_large": 1}
+    assert counts == expected
+    assert [(reject.where, reject.reason) for reject in rejects] == [("A", "too_large")]

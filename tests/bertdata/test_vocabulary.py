@@ -1,0 +1,133 @@
+import itertools
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bertdata.config import ReadOptions, TokenizerOptions
+from bertdata.errors import InputError
+from bertdata.readers import Document
+from bertdata.splits import plan_splits
+from bertdata.vocabulary import SPECIALS, WordCounts, count_split, train_wordpiece
+from bertdata.wordpiece import Vocabulary, is_lowercase
+from tests.corpus import iter_texts
+
+CHINESE = "北京是中国的首都。北京有很多人。他们说汉语。"
+KOREAN = "서울은 대한민국의 수도이다. 서울에는 사람이 많다."
+VIETNAMESE = "Hà Nội là thủ đô của Việt Nam. Người dân nói tiếng Việt."
+
+
+def counts_of(texts, *, sample_bytes=1 << 30, language=None):
+    counts = WordCounts(sample_bytes=sample_bytes)
+    for text in texts:
+        counts.add(Document(id="", text=text, language=language), language_option="auto")
+    return counts
+
+
+def train(texts, **options):
+    return train_wordpiece([counts_of(texts)], options=TokenizerOptions(**options))
+
+
+@given(
+    order=st.permutations(list(iter_texts(12))),
+    cuts=st.sets(st.integers(0, 12), max_size=3),
+    size=st.integers(100, 20000),
+)
+def test_sample_does_not_depend_on_order_or_splits(order, cuts, size):
+    wanted = counts_of(iter_texts(12), sample_bytes=size)
+    bounds = sorted({0, *cuts, 12})
+    found = WordCounts(sample_bytes=size)
+    for start, stop in itertools.pairwise(bounds):
+        found.merge(WordCounts.from_json(counts_of(order[start:stop], sample_bytes=size).to_json()))
+    assert (found.total(), found.level, found.language) == (wanted.total(), wanted.level, wanted.language)
+    assert sum(found.text_bytes) <= size or found.level == 63
+
+
+def test_sample_is_a_share_of_the_documents():
+    texts = list(iter_texts(400))
+    whole = counts_of(texts)
+    half = counts_of(texts, sample_bytes=sum(whole.text_bytes) * 2 // 3)
+    assert half.level == 1
+    assert 0.35 < half.total().total() / whole.total().total() < 0.65
+
+
+SCRIPT = """
+import sys, hashlib
+from tests.bertdata.test_vocabulary import counts_of
+from bertdata.config import TokenizerOptions
+from bertdata.vocabulary import train_wordpiece
+texts = sys.stdin.read().split("|")
+tokenizer = train_wordpiece([counts_of(texts)], options=TokenizerOptions(vocab_size=400))
+print(hashlib.sha256(tokenizer.to_str().encode()).hexdigest())
+"""
+
+
+def test_vocabulary_is_the_same_in_every_process_and_order():
+    texts = [*iter_texts(40), CHINESE, KOREAN, VIETNAMESE]
+    digests = set()
+    for seed, order in (("1", texts), ("2", texts[::-1]), ("3", texts)):
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        run = subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            input="|".join(order),
+            env=environment,
+            text=True,
+            capture_output=True,
+            check=True,
+        )
+        digests.add(run.stdout)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("text", [CHINESE, KOREAN, VIETNAMESE, *itertools.islice(iter_texts(3), 2)])
+def test_trained_vocabulary_knows_its_text(text):
+    tokenizer = train([text] * 3)
+    tokens = tokenizer.encode(text, add_special_tokens=False).tokens
+    assert "[UNK]" not in tokens
+    assert len(tokens) < len(text) or text == CHINESE
+
+
+def test_special_tokens_come_first_and_alphabet_is_sorted():
+    tokenizer = train(["b a c ab ba. 中"] * 5)
+    vocab = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    assert tuple(vocab[:5]) == SPECIALS
+    assert vocab[5:12] == [".", "a", "b", "c", "中", "##a", "##b"]
+    assert "##中" not in vocab
+    assert Vocabulary.of(tokenizer).roles == {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
+
+
+def test_vocab_size_is_the_most():
+    for size in (20, 60, 200):
+        assert train(iter_texts(50), vocab_size=size).get_vocab_size() <= size
+    assert train(iter_texts(50), vocab_size=60).get_vocab_size() == 60
+
+
+def test_case_follows_the_language():
+    english, vietnamese = train(iter_texts(5)), train([VIETNAMESE], lowercase=None)
+    assert is_lowercase(english) is True
+    assert english.normalizer.normalize_str("Éa") == "ea"
+    assert is_lowercase(train_wordpiece([counts_of([VIETNAMESE], language="vi")], options=TokenizerOptions())) is False
+    lowered = train_wordpiece([counts_of([VIETNAMESE], language="vi")], options=TokenizerOptions(lowercase=True))
+    assert lowered.normalizer.normalize_str("Việt") == "việt"
+    assert vietnamese is not None
+
+
+def test_options_force_the_case():
+    assert is_lowercase(train(iter_texts(5), lowercase=False)) is False
+    kept = train(iter_texts(5), lowercase=True, strip_accents=False)
+    assert kept.normalizer.normalize_str("Éa") == "éa"
+
+
+def test_count_split_reads_a_dump(wiki_file):
+    (split,) = plan_splits([str(wiki_file)], options=ReadOptions())
+    counts = count_split(split, options=ReadOptions(), sample_bytes=1 << 30)
+    assert counts.language == "en"
+    assert counts.total()["the"] > 100
+
+
+def test_no_text_is_an_error():
+    with pytest.raises(InputError, match="no document came out"):
+        train([])

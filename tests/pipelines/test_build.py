@@ -1,0 +1,69 @@
+import dataclasses
+
+import pytest
+
+from bertdata.build import build_serially
+from bertdata.config import TokenizerOptions
+from bertdata.errors import ConfigError, InputError
+from bertdata.launch import open_build
+from pipelines.build import build_on_beam, pipeline_options
+from pipelines.supervise import run_supervised
+from tests.bertdata.test_build import digests
+
+
+@pytest.fixture(scope="module")
+def trained(small_options):
+    """Options that train a vocabulary, so that every stage runs."""
+    return dataclasses.replace(small_options, tokenizer=TokenizerOptions(vocab_size=300))
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory, wiki_file, trained):
+    """What the serial loop, the pipeline's oracle, builds."""
+    out = tmp_path_factory.mktemp("serial") / "shards"
+    with open_build([str(wiki_file)], out=out, options=trained) as work:
+        build_serially(work)
+    return digests(out)
+
+
+@pytest.mark.parametrize("split_bytes", [None, 20_000])
+def test_pipeline_in_one_process_equals_the_serial_loop(tmp_path, wiki_file, trained, serial, split_bytes):
+    out = tmp_path / "shards"
+    with open_build([str(wiki_file)], out=out, options=trained, split_bytes=split_bytes) as work:
+        build_on_beam(work, runner="FnApiRunner", num_workers=1)
+    assert digests(out) == serial
+
+
+def test_pipeline_with_two_workers_equals_the_serial_loop(tmp_path, wiki_file, trained, serial):
+    out = tmp_path / "shards"
+    with open_build([str(wiki_file)], out=out, options=trained, split_bytes=20_000) as work:
+        assert len(work.splits) > 5
+        run_supervised(work, runner="FnApiRunner", num_workers=2, flags=[])
+    assert digests(out) == serial
+
+
+def test_every_stage_may_run_twice(tmp_path, wiki_file, trained, serial):
+    out = tmp_path / "shards"
+    with open_build([str(wiki_file)], out=out, options=trained) as work:
+        build_on_beam(work, runner="FnApiRunner", num_workers=1, flags=["--direct_runner_bundle_repeat=1"])
+    assert digests(out) == serial
+
+
+def test_error_of_a_stage_comes_through(tmp_path, small_options):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"text": "A sentence. Another one."}\n{broken\n')
+    with (
+        pytest.raises(InputError, match=r"1 bad records, 0 allowed.*bad\.jsonl, line 2"),
+        open_build([str(path)], out=tmp_path / "out", options=small_options) as work,
+    ):
+        build_on_beam(work, runner="FnApiRunner", num_workers=1)
+
+
+def test_unknown_beam_option_is_refused_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"no option --direct_num_worker; did you mean --direct_num_workers\?"):
+        pipeline_options(runner="FnApiRunner", num_workers=1, flags=["--direct_num_worker=3"])
+
+
+def test_users_beam_options_win():
+    options = pipeline_options(runner="FnApiRunner", num_workers=2, flags=["--direct_num_workers=3"])
+    assert options.get_all_options()["direct_num_workers"] == 3
