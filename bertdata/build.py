@@ -26,12 +26,11 @@ import numpy as np
 from bertdata.blocks import make_block
 from bertdata.config import BuildOptions
 from bertdata.errors import InputError
+from bertdata.files import file_sha256, write_atomically
 from bertdata.manifest import (
     Manifest,
     ShardEntry,
     TokenizerInfo,
-    file_sha256,
-    write_atomically,
     write_index,
     write_manifest,
 )
@@ -41,10 +40,10 @@ from bertdata.readers import Reject
 from bertdata.rejects import check_rejects, iter_checked_documents
 from bertdata.seeds import hash64
 from bertdata.sentences import resolve_language, split_sentences
-from bertdata.shards import FORMAT_VERSION, BlockEntry, ShardWriter, block_name
+from bertdata.shards import FORMAT_VERSION, BlockEntry, block_name, open_shard
 from bertdata.spill import BIN_BITS, Documents, RunWriter, concatenate_documents, document_key, read_run
 from bertdata.vocabulary import WordCounts, count_split, train_wordpiece
-from bertdata.wordpiece import Encoder, Vocabulary, is_lowercase, load_tokenizer, tokenizer_config
+from bertdata.wordpiece import Encoder, Vocabulary, is_lowercase, load_tokenizer, write_tokenizer
 from bertdata.work import TOKENIZER_FILES, Work, library_versions
 
 __all__ = [
@@ -81,8 +80,7 @@ def train_tokenizer(work: Work) -> None:
         names = [f"words/{number:05d}.json" for number in range(len(work.splits))]
         tokenizer = train_wordpiece((WordCounts.from_json(work.read(name)) for name in names), options=options)
     Vocabulary.of(tokenizer)
-    work.write("tokenizer_config.json", tokenizer_config(tokenizer))
-    write_atomically(work.folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+    write_tokenizer(tokenizer, work.folder / "tokenizer.json")
 
 
 @functools.lru_cache(maxsize=2)
@@ -254,7 +252,7 @@ def build_shard(work: Work, task: ShardTask) -> str:
     pairs = build_pairs(documents, options=options.pairs, seed=options.seed)
     labels = pairs.next_sentence_label
     counts.update(samples=len(pairs), not_next=int(labels.sum()), forced=int(pairs.is_forced.sum()))
-    with ShardWriter(path) as writer:
+    with open_shard(path) as writer:
         for number, start in enumerate(range(0, len(pairs), options.shards.block_size)):
             rows = np.arange(start, min(start + options.shards.block_size, len(pairs)))
             block = make_block(documents, pairs.take(rows), options=options, vocabulary=vocabulary)

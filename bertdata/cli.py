@@ -101,9 +101,9 @@ def vocab(inputs: tuple[str, ...], out: Path, **values: Any) -> None:
 
     Example: bertdata vocab --input simplewiki.xml.bz2 --out tokenizer.json --vocab-size 8000
     """
-    from bertdata.manifest import write_atomically
     from bertdata.splits import plan_splits
     from bertdata.vocabulary import WordCounts, count_split, train_wordpiece
+    from bertdata.wordpiece import write_tokenizer
 
     read = make_read_options(values)
     options = make_tokenizer_options(values, path=None)
@@ -114,7 +114,7 @@ def vocab(inputs: tuple[str, ...], out: Path, **values: Any) -> None:
             counts.merge(count_split(split, options=read, sample_bytes=options.sample_bytes))
     tokenizer = train_wordpiece([counts], options=options)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, tokenizer.to_str(pretty=True).encode())
+    write_tokenizer(tokenizer, out)
     click.echo(f"{tokenizer.get_vocab_size():,} entries in {out}")
 
 

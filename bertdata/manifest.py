@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bertdata.errors import ShardError
+from bertdata.files import write_atomically
 from bertdata.shards import FORMAT_VERSION, Block, BlockEntry, read_block
 
 __all__ = [
@@ -31,37 +31,13 @@ __all__ = [
     "Manifest",
     "ShardEntry",
     "TokenizerInfo",
-    "file_sha256",
     "open_data_set",
-    "write_atomically",
     "write_index",
     "write_manifest",
 ]
 
 MANIFEST = "manifest.json"
 INDEX = "index.arrow"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a small file so that it is there whole or not at all: temporary name, fsync, rename."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(1 << 20):
-            digest.update(data)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -37,14 +37,16 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from bertdata.errors import ShardError
+from bertdata.files import open_atomically
 
 __all__ = [
     "FORMAT_VERSION",
@@ -54,6 +56,7 @@ __all__ = [
     "block_name",
     "encode_block",
     "iter_blocks",
+    "open_shard",
     "position_dtype",
     "read_block",
     "shard_name",
@@ -191,50 +194,37 @@ def encode_block(block: Block, *, name: str) -> bytes:
     return b"".join(parts)
 
 
+@contextmanager
+def open_shard(path: Path) -> Iterator[ShardWriter]:
+    """Opens a shard for writing; the file appears only when all is written, and after an exception nothing is left."""
+    with open_atomically(path) as file:
+        yield ShardWriter(file)
+        file.write(_END_OF_ARCHIVE)
+
+
 class ShardWriter:
-    """Writes blocks to one shard file; used with `with`.
+    """Appends blocks to a shard, see `open_shard`.
 
-    The file appears under its own name only when everything is written and synced; after an exception nothing is left.
-
-    Args:
-        path: The shard's file.
+    Attributes:
+        entries: Where each block lies.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, file: BinaryIO) -> None:
         self.entries: list[BlockEntry] = []
-        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        self._offset = 0
-
-    def __enter__(self) -> ShardWriter:
-        self._file = self._temporary.open("wb")
-        return self
+        self._file = file
 
     def add(self, block: Block, *, name: str) -> None:
         """Appends one block under the stem `name`."""
         data = encode_block(block, name=name)
-        self._file.write(data)
         entry = BlockEntry(
-            offset=self._offset,
+            offset=self._file.tell(),
             num_bytes=len(data),
             num_samples=block.num_samples,
             num_tokens=len(block.tokens),
             crc32=zlib.crc32(data),
         )
+        self._file.write(data)
         self.entries.append(entry)
-        self._offset += len(data)
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        try:
-            if kind is None:
-                self._file.write(_END_OF_ARCHIVE)
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._file.close()
-                self._temporary.replace(self.path)
-        finally:
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)
 
 
 def _parse_npy(data: memoryview, *, where: str) -> npt.NDArray[Any]:

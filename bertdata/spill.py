@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertdata.errors import OutputError
+from bertdata.files import open_atomically
 
 __all__ = [
     "Documents",
@@ -200,27 +201,20 @@ def _write_run(path: Path, documents: Documents) -> None:
         "tokens": documents.tokens,
         "fences": np.stack([fence_sentences, documents.token_offsets[fence_sentences]], axis=1),
     }
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            starts = {}
-            for name in _ARRAYS:
-                starts[name] = file.tell()
-                file.write(np.ascontiguousarray(arrays[name]).data)
-            footer = {
-                "num_documents": len(documents),
-                "num_sentences": len(documents.token_offsets) - 1,
-                "num_tokens": len(documents.tokens),
-                "dtype": documents.tokens.dtype.str,
-                "starts": starts,
-            }
-            data = json.dumps(footer).encode()
-            file.write(data + len(data).to_bytes(8, "little"))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open_atomically(path) as file:
+        starts = {}
+        for name in _ARRAYS:
+            starts[name] = file.tell()
+            file.write(np.ascontiguousarray(arrays[name]).data)
+        footer = {
+            "num_documents": len(documents),
+            "num_sentences": len(documents.token_offsets) - 1,
+            "num_tokens": len(documents.tokens),
+            "dtype": documents.tokens.dtype.str,
+            "starts": starts,
+        }
+        data = json.dumps(footer).encode()
+        file.write(data + len(data).to_bytes(8, "little"))
 
 
 def read_run(path: Path, *, first_bin: int, last_bin: int) -> Documents:

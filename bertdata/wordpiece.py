@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from bertdata.errors import ConfigError, TokenizerError
+from bertdata.files import write_atomically
 from bertdata.shards import token_dtype
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "new_bert_tokenizer",
     "tokenizer_config",
     "tokenizer_files",
+    "write_tokenizer",
 ]
 
 ROLES: dict[str, tuple[str, ...]] = {
@@ -241,6 +243,13 @@ def tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
         config["do_lower_case"] = lowercase
     config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     return config
+
+
+def write_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
+    """Writes a tokenizer to `path`, and `tokenizer_config.json` beside it first."""
+    config = json.dumps(tokenizer_config(tokenizer), indent=2)
+    write_atomically(path.with_name("tokenizer_config.json"), (config + "\n").encode())
+    write_atomically(path, tokenizer.to_str(pretty=True).encode())
 
 
 class Encoder:

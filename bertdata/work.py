@@ -40,7 +40,8 @@ import numpy.typing as npt
 from bertdata import errors
 from bertdata.config import BuildOptions
 from bertdata.errors import BertDataError, OutputError
-from bertdata.manifest import INDEX, MANIFEST, write_atomically
+from bertdata.files import write_atomically
+from bertdata.manifest import INDEX, MANIFEST
 from bertdata.splits import Split
 from bertdata.wordpiece import tokenizer_files
 

@@ -9,10 +9,10 @@ All order comes from the plan; threads only fetch ahead. B samples, T tokens, P 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from threading import Lock
 from typing import NamedTuple
 
@@ -20,10 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertdata.config import MaskOptions
+from bertdata.config import BuildOptions
 from bertdata.manifest import DataSet
+from bertdata.masking import draw_masks
 from bertdata.shards import Block
-from trainer.plan import Plan, SampleRefs
+from bertdata.wordpiece import Vocabulary, load_tokenizer
+from trainer.plan import Plan, SampleRefs, Window
 from trainer.samples import Samples
 
 __all__ = ["Batch", "BlockReader", "Loader", "StepBatches", "make_batch"]
@@ -131,9 +133,14 @@ class BlockReader:
         self._data_set = data_set
         self._blocks = data_set.blocks(split)
         self.block_sizes = self._blocks.num_samples
-        self.num_mask_sets = int(data_set.manifest.options["masks"]["num_mask_sets"])
+        self._build_options = BuildOptions.from_json(data_set.manifest.options)
+        self.num_mask_sets = self._build_options.masks.num_mask_sets
         self._lock = Lock()
         self._read = lru_cache(maxsize=num_cached_blocks)(self._read_block)
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary.of(load_tokenizer(self._data_set.folder / "tokenizer.json"))
 
     @property
     def num_samples(self) -> int:
@@ -174,11 +181,9 @@ class BlockReader:
     def _draw(self, block: Block, *, mask_set: int) -> Block:
         """Returns the block with one freshly drawn mask set, for shards that store none."""
         num_predictions, mask_positions, mask_tokens = draw_masks(
-            block, options=self._mask_options, vocabulary=self._vocabulary, seed=self._build_seed, sets=[mask_set]
+            block, options=self._build_options, vocabulary=self._vocabulary, sets=[mask_set]
         )
-        return replace(
-            block, num_predictions=num_predictions, mask_positions=mask_positions, mask_tokens=mask_tokens
-        )
+        return replace(block, num_predictions=num_predictions, mask_positions=mask_positions, mask_tokens=mask_tokens)
 
 
 class Loader:
@@ -197,7 +202,14 @@ class Loader:
     """
 
     def __init__(
-        self, plan: Plan, reader: BlockReader, *, rank: int, world_size: int, micro_batch_size: int, num_workers: int = 0
+        self,
+        plan: Plan,
+        reader: BlockReader,
+        *,
+        rank: int,
+        world_size: int,
+        micro_batch_size: int,
+        num_workers: int = 0,
     ) -> None:
         self._plan = plan
         self._reader = reader

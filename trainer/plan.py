@@ -125,16 +125,15 @@ class Plan:
         self.num_lanes = num_lanes_of(batch_size)
         if self.num_samples < self.num_lanes:
             raise TrainingError(
-                f"the data set has {self.num_samples} training samples, but a global batch of {batch_size} is taken from "
-                f"{self.num_lanes} lanes of at least one sample each; give a --batch-size of at most "
+                f"the data set has {self.num_samples} training samples, but a global batch of {batch_size} is taken "
+                f"from {self.num_lanes} lanes of at least one sample each; give a --batch-size of at most "
                 f"{max(self.num_samples, 1)}"
             )
         self.samples_per_lane = batch_size // self.num_lanes  # of one global batch
         self.window_samples = window_blocks * int(self.block_sizes.max())
         self._cuts = [lane * self.num_samples // self.num_lanes for lane in range(self.num_lanes + 1)]
         self._block_key, self._sample_key, self._window_key, self._mask_key = (
-            stage_key(seed, stage)
-            for stage in ("plan-blocks", "plan-samples", "plan-windows", "plan-mask-sets")
+            stage_key(seed, stage) for stage in ("plan-blocks", "plan-samples", "plan-windows", "plan-mask-sets")
         )
         # Lanes of unequal length pass an epoch's end at different steps, so neighbouring epochs are in use together.
         self._epoch_blocks = lru_cache(maxsize=4)(self._permute_blocks)
@@ -152,7 +151,7 @@ class Plan:
         if self.num_lanes % world_size:
             raise TrainingError(
                 f"a global batch of {self.batch_size} has {self.num_lanes} lanes, which {world_size} processes cannot "
-                f"share evenly; give a --batch-size that is a multiple of {world_size} (at most {MAX_LANES} processes), "
+                f"share evenly; give a --batch-size that is a multiple of {world_size} (up to {MAX_LANES} processes), "
                 f"such as {max(1, round(self.batch_size / world_size)) * world_size}, or start another number of them"
             )
         share = self.num_lanes // world_size

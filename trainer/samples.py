@@ -1,6 +1,6 @@
 """Samples as flat arrays: picked out of blocks, joined and reordered without a loop over samples.
 
-N samples, T tokens, P predictions. A `Samples` holds one mask set per sample; ragged parts lie end to end, with offsets.
+N samples, T tokens, P predictions. A `Samples` holds one mask set per sample; ragged parts lie end to end.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ import pytest
 import bertdata
 from bertdata.config import BuildOptions
 from bertdata.errors import ShardError
-from bertdata.manifest import file_sha256, open_data_set, write_manifest
+from bertdata.files import file_sha256
+from bertdata.manifest import open_data_set, write_manifest
 
 
 @pytest.fixture

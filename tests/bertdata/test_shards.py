@@ -13,10 +13,10 @@ from bertdata.errors import ShardError
 from bertdata.shards import (
     FIELDS,
     Block,
-    ShardWriter,
     block_name,
     encode_block,
     iter_blocks,
+    open_shard,
     position_dtype,
     read_block,
     shard_name,
@@ -41,7 +41,7 @@ BLOCK = Block(
 @pytest.fixture
 def shard(tmp_path):
     path = tmp_path / shard_name("train", 0, 1)
-    with ShardWriter(path) as writer:
+    with open_shard(path) as writer:
         writer.add(BLOCK, name=block_name("train", 0, 0))
         writer.add(BLOCK, name=block_name("train", 0, 1))
     return path, writer.entries
@@ -175,7 +175,7 @@ def test_decode_refuses_arrays_that_do_not_fit(tmp_path):
 
 def test_writer_leaves_nothing_after_an_error(tmp_path):
     path = tmp_path / "train-00000-of-00001.tar"
-    with pytest.raises(RuntimeError), ShardWriter(path) as writer:
+    with pytest.raises(RuntimeError), open_shard(path) as writer:
         writer.add(BLOCK, name="train-00000-00000")
         raise RuntimeError
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,122 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from bertdata.cli import main
+from bertdata.wordpiece import load_tokenizer
+
+COMMANDS = {
+    "build": [
+        "--input", "--out", "--format", "--document-per", "--sentence-per-line", "--text-field", "--language",
+        "--tokenizer", "--vocab-size", "--lowercase", "--cased", "--strip-accents", "--keep-accents",
+        "--min-document-chars", "--max-document-bytes", "--keep-duplicates", "--max-seq-length", "--short-seq-prob",
+        "--next-sentence", "--dupe-factor", "--num-mask-sets", "--masked-lm-prob", "--max-predictions-per-seq",
+        "--whole-word-mask", "--eval-fraction", "--shard-size", "--num-shards", "--block-size", "--seed",
+        "--max-rejects", "--overwrite", "--runner", "--num-workers",
+    ],
+    "vocab": ["--input", "--out", "--vocab-size", "--lowercase"],
+    "inspect": ["--num-samples", "--split", "--mask-set"],
+}  # fmt: skip
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_option_with_a_sentence(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Example: bertdata" in result.output
+    options = [param for param in main.commands[command].params if param.param_type_name == "option"]
+    assert all(option.help and option.help.strip().endswith((".", "]")) for option in options)
+    offered = {name for option in options for name in (*option.opts, *option.secondary_opts)}
+    assert offered >= set(COMMANDS[command])
+    assert all(name in result.output for name in offered)
+    if command == "build":
+        assert offered == set(COMMANDS[command]), "the design's list and the command differ"
+
+
+def test_main_help_lists_the_commands():
+    result = run("--help")
+    assert all(command in result.output for command in COMMANDS)
+
+
+def test_misspelt_option_gets_the_nearest():
+    result = run("build", "--input", "x", "--out", "y", "--max-seq-lenght", "128")
+    assert result.exit_code == 2
+    assert "--max-seq-length" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-seq-length", "4"], "--max-seq-length is 4; it must be between 8 and 65,535"),
+        (["--max-seq-length", "128,128"], "names a length twice"),
+        (["--short-seq-prob", "2"], "--short-seq-prob is 2.0; it must be between 0 and 1"),
+        (["--masked-lm-prob", "0"], "--masked-lm-prob is 0.0"),
+        (["--dupe-factor", "0"], "--dupe-factor is 0; it must be at least 1"),
+        (["--num-mask-sets", "256"], "--num-mask-sets is 256"),
+        (["--max-predictions-per-seq", "0"], "--max-predictions-per-seq is 0"),
+        (["--num-shards", "0"], "--num-shards is 0"),
+        (["--block-size", "0"], "--block-size is 0"),
+        (["--eval-fraction", "1"], "--eval-fraction is 1.0"),
+        (["--vocab-size", "3"], "--vocab-size is 3; it must be at least 16"),
+        (["--seed", "-1"], "--seed is -1"),
+        (["--max-rejects", "-1"], "--max-rejects is -1; it must be at least 0"),
+        (["--num-workers", "none"], "--num-workers is 'none'"),
+        ([], "no such file"),
+    ],
+)
+def test_bad_values_say_what_is_allowed(tmp_path, arguments, message):
+    result = run("build", "--input", tmp_path / "absent.xml", "--out", tmp_path / "out", *arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", ["12 parsecs", "MiB", ""])
+def test_bad_sizes_are_usage_errors(tmp_path, size):
+    result = run("build", "--input", "x", "--out", tmp_path / "out", "--shard-size", size)
+    assert result.exit_code == 2
+    assert "write 1000, 64MiB or 1GB" in result.output
+
+
+def test_build_inspect_and_build_again(tmp_path, jsonl_file, tokenizer_file):
+    out = tmp_path / "shards"
+    arguments = ["build", "--input", jsonl_file, "--out", out, "--tokenizer", tokenizer_file, "--num-workers", 1]
+    arguments += ["--max-seq-length", "32,64", "--shard-size", "64KB", "--dupe-factor", 1]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "pairs (max_seq_length 32)" in result.stdout
+    assert "pairs (max_seq_length 64)" in result.stdout
+    assert "IsNext share" in result.stdout
+    again = run(*arguments)
+    assert again.exit_code == 0
+    assert "nothing to do" in again.stderr
+    assert again.stdout == result.stdout
+    shown = run("inspect", out / "64", "--num-samples", 2)
+    assert shown.exit_code == 0
+    assert shown.stdout.count("[CLS]") == 2
+    refused = run("inspect", out)
+    assert refused.exit_code == 1
+    assert "name one of them" in refused.stderr
+
+
+def test_vocab_writes_a_tokenizer(tmp_path, jsonl_file):
+    path = tmp_path / "new" / "tokenizer.json"
+    result = run("vocab", "--input", jsonl_file, "--out", path, "--vocab-size", 200)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"200 entries in {path}\n"
+    assert load_tokenizer(path).get_vocab_size() == 200
+    assert json.loads(path.with_name("tokenizer_config.json").read_text())["cls_token"] == "[CLS]"
+
+
+def test_warning_about_short_documents(tmp_path, tokenizer_file):
+    path = tmp_path / "short.txt"
+    path.write_text("\n\n".join(f"The town {word}. A river {word}." for word in ("walks", "sells", "keeps", "mends")))
+    result = run("build", "--input", path, "--out", tmp_path / "out", "--tokenizer", tokenizer_file, "--num-workers", 1)
+    assert result.exit_code == 0, result.output
+    assert "more than half of the documents have under three sentences" in result.stderr
+    assert "too few documents to hold some out" in result.stderr

@@ -1,0 +1,99 @@
+import dataclasses
+import os
+
+import pytest
+
+from bertdata.build import build_serially
+from bertdata.errors import BertDataError, InputError, OutputError
+from bertdata.launch import open_build
+from bertdata.work import Lock, fingerprint_of
+
+
+def build(out, path, options, **values):
+    with open_build([str(path)], out=out, options=options, **values) as work:
+        if work is not None:
+            build_serially(work)
+        return work
+
+
+@pytest.fixture
+def finished(tmp_path, jsonl_file, small_options):
+    out = tmp_path / "shards"
+    build(out, jsonl_file, small_options)
+    return out
+
+
+def test_finished_build_is_left_alone(finished, jsonl_file, small_options):
+    before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+    assert build(finished, jsonl_file, small_options) is None
+    assert {path: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+
+
+def test_another_build_into_the_same_folder_is_refused(finished, jsonl_file, small_options):
+    other = dataclasses.replace(small_options, seed=1)
+    with pytest.raises(OutputError, match=r"another build \(fingerprint \w{16}, this one has \w{16}\).*--overwrite"):
+        build(finished, jsonl_file, other)
+    assert (finished / "manifest.json").exists()
+
+
+def test_an_unfinished_other_build_is_refused_too(tmp_path, jsonl_file, small_options):
+    out = tmp_path / "shards"
+    with pytest.raises(KeyboardInterrupt), open_build([str(jsonl_file)], out=out, options=small_options):
+        raise KeyboardInterrupt
+    with pytest.raises(OutputError, match="another build"):
+        build(out, jsonl_file, dataclasses.replace(small_options, seed=1))
+
+
+def test_overwrite_replaces_and_spares_other_files(finished, jsonl_file, small_options):
+    note = finished / "notes.txt"
+    note.write_text("mine")
+    other = dataclasses.replace(small_options, seed=1, shards=dataclasses.replace(small_options.shards, num_shards=1))
+    build(finished, jsonl_file, other, overwrite=True)
+    assert note.read_text() == "mine"
+    assert sorted(path.name for path in finished.glob("train-*.tar")) == ["train-00000-of-00001.tar"]
+
+
+def test_changed_input_is_another_build(finished, jsonl_file, small_options, tmp_path):
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(jsonl_file.read_bytes())
+    first = fingerprint_of(small_options, inputs=[str(copy)])
+    os.utime(copy, (1, 1))
+    assert fingerprint_of(small_options, inputs=[str(copy)]) != first
+
+
+def test_lock_keeps_a_second_launcher_out(tmp_path):
+    with Lock(tmp_path), pytest.raises(OutputError, match="another build is writing"), Lock(tmp_path):
+        pass
+    with Lock(tmp_path):
+        pass
+
+
+def test_temporary_files_of_a_killed_build_are_swept(tmp_path, jsonl_file, small_options):
+    out = tmp_path / "shards"
+    with pytest.raises(KeyboardInterrupt), open_build([str(jsonl_file)], out=out, options=small_options):
+        raise KeyboardInterrupt
+    left = [out / "train-00000-of-00003.tar.99.tmp", out / ".work" / "runs" / "00000-0000.run.99.tmp"]
+    for path in left:
+        path.write_text("torn")
+    build(out, jsonl_file, small_options)
+    assert not any(path.exists() for path in left)
+
+
+def test_missing_input_writes_nothing(tmp_path, small_options):
+    with pytest.raises(InputError, match="no such file"):
+        build(tmp_path / "out", tmp_path / "absent.xml", small_options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_that_is_a_file_is_an_error(tmp_path, jsonl_file, small_options):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(OutputError, match="cannot be written to"):
+        build(tmp_path / "out", jsonl_file, small_options)
+
+
+def test_build_without_manifest_is_an_error(tmp_path, jsonl_file, small_options):
+    with (
+        pytest.raises(BertDataError, match="without a manifest"),
+        open_build([str(jsonl_file)], out=tmp_path / "out", options=small_options),
+    ):
+        pass

@@ -1,0 +1,41 @@
+"""What may import what: a GPU node needs no Beam, a Beam worker no torch, and reading shards needs neither."""
+
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import bertdata
+
+HEAVY = ("apache_beam", "torch", "transformers", "sentencex", "datasets", "webdataset")
+
+
+def modules_of(package):
+    found = __import__(package)
+    return [
+        package,
+        *(f"{package}.{module.name}" for module in pkgutil.iter_modules(found.__path__) if module.name != "__main__"),
+    ]
+
+
+def heavy_after_importing(*modules):
+    code = f"import sys, {', '.join(modules)}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"), [("bertdata", set()), ("pipelines", {"apache_beam"}), ("trainer", {"torch"})]
+)
+def test_package_imports_only_what_it_may(package, allowed):
+    assert set(heavy_after_importing(*modules_of(package))) <= allowed
+
+
+def test_trainer_imports_no_pipelines():
+    code = f"import sys, {', '.join(modules_of('trainer'))}; sys.exit('pipelines' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_public_names_are_there_and_complete():
+    assert sorted(bertdata.__all__) == bertdata.__all__
+    assert all(hasattr(bertdata, name) for name in bertdata.__all__)

@@ -1,0 +1,138 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bertdata.errors import TrainingError
+from bertdata.manifest import DataSet
+from trainer.config import MODEL_SIZES, ModelOptions, TrainOptions, load_model_options
+from trainer.defaults import Request, choose_options
+
+
+def choose(
+    data_set: DataSet, *, device_type: str = "cpu", before: dict[str, Any] | None = None, **given: Any
+) -> TrainOptions:
+    request_fields = {name: given.pop(name, None) for name in ("size", "config", "epochs", "hidden_dropout")}
+    request = Request(out="run", settings=given, **request_fields)
+    return choose_options(request, data_set=data_set, device_type=device_type, world_size=1, before=before)
+
+
+def test_defaults_follow_the_data_set(data_set: DataSet) -> None:
+    options = choose(data_set)
+    assert options.model == ModelOptions.of_size("tiny", vocab_size=120)
+    assert options.batch_size == 2  # 160 samples
+    assert options.max_steps == 640  # 8 epochs
+    assert options.precision == "fp32"
+    on_gpu = choose(data_set, device_type="cuda", size="base", batch_size=4096)
+    assert on_gpu.micro_batch_size == 32768 // 24
+
+
+def test_half_precision_needs_a_gpu(data_set: DataSet) -> None:
+    with pytest.raises(TrainingError, match="needs a GPU"):
+        choose(data_set, precision="bf16")
+
+
+def test_what_is_given_is_taken(data_set: DataSet) -> None:
+    given = {"batch_size": 16, "learning_rate": 0.5, "seed": 7, "save_every": 3, "keep": 9, "log_every": 2}
+    options = choose(data_set, size="mini", epochs=2.5, hidden_dropout=0.0, **given)
+    assert {name: getattr(options, name) for name in given} == given
+    assert options.max_steps == 25
+    assert options.model == ModelOptions.of_size("mini", vocab_size=120, hidden_dropout_prob=0.0)
+
+
+def test_continued_run_keeps_what_is_not_given(data_set: DataSet) -> None:
+    first = choose(data_set, size="small", batch_size=32, max_steps=90, learning_rate=0.25, seed=3, hidden_dropout=0.2)
+    again = choose(data_set, before=first.to_json())
+    assert again == first
+    on_gpu = choose(data_set, before=first.to_json(), device_type="cuda")
+    assert (on_gpu.model, on_gpu.batch_size, on_gpu.max_steps) == (first.model, 32, 90)
+    assert choose(data_set, before=first.to_json(), max_steps=200).warmup_steps == 20
+
+
+def test_next_sentence_follows_the_shards(new_data_set: Callable[..., DataSet]) -> None:
+    assert not choose(new_data_set(next_sentence="none")).next_sentence
+
+
+def test_options_survive_json(data_set: DataSet) -> None:
+    options = choose(data_set, eval_every=3)
+    assert TrainOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
+
+
+def test_data_set_without_training_samples_is_refused(new_data_set: Callable[..., DataSet]) -> None:
+    with pytest.raises(TrainingError, match="no training samples"):
+        choose(new_data_set(train_blocks=()))
+
+
+def test_samples_longer_than_the_model_are_refused(data_set: DataSet, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(CONFIG | {"max_position_embeddings": 20}))
+    with pytest.raises(TrainingError, match="up to 24 tokens, the model 20 positions"):
+        choose(data_set, config=path)
+
+
+CONFIG = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "vocab_size": 30522,
+    "num_hidden_layers": 3,
+    "hidden_size": 60,
+    "num_attention_heads": 5,
+    "intermediate_size": 99,
+    "max_position_embeddings": 128,
+    "attention_probs_dropout_prob": 0.1,
+    "some_other_key": True,
+}
+
+
+def test_config_file_gives_the_shape(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    options = load_model_options(tmp_path, vocab_size=120, hidden_dropout_prob=0.1)
+    assert (options.vocab_size, options.hidden_size, options.max_position_embeddings) == (120, 60, 128)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nonsense", "cannot be read"),
+        ("[]", "no JSON object"),
+        (json.dumps(CONFIG | {"model_type": "roberta"}), "model_type is 'roberta'"),
+        (json.dumps(CONFIG | {"hidden_act": "relu"}), "hidden_act is 'relu'"),
+        (json.dumps({"model_type": "bert"}), "lacks a value"),
+        (json.dumps(CONFIG | {"num_attention_heads": 7}), "not a multiple of its 7"),
+    ],
+)
+def test_config_file_that_is_no_bert_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(TrainingError, match=message):
+        load_model_options(path, vocab_size=120, hidden_dropout_prob=0.1)
+
+
+def test_sizes_are_the_published_ones() -> None:
+    assert {name: shape[:2] for name, shape in MODEL_SIZES.items()} == {
+        "tiny": (2, 128),
+        "mini": (4, 256),
+        "small": (4, 512),
+        "base": (12, 768),
+        "large": (24, 1024),
+    }
+    assert ModelOptions.of_size("base", vocab_size=30522).padded_vocab_size == 30528
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch_size": 0},
+        {"keep": 0},
+        {"eval_every": 0},
+        {"learning_rate": 0.0},
+        {"warmup_steps": 99, "max_steps": 9},
+        {"seed": -1},
+        {"weight_decay": -0.1},
+    ],
+)
+def test_options_that_cannot_be_are_refused(data_set: DataSet, change: dict[str, Any]) -> None:
+    with pytest.raises(TrainingError, match="--"):
+        TrainOptions.from_json(choose(data_set).to_json() | change)

@@ -1,0 +1,68 @@
+import math
+from collections import Counter
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+
+from bertdata.manifest import DataSet
+from bertdata.shards import iter_blocks
+from trainer.config import ModelOptions
+from trainer.distributed import World
+from trainer.evaluate import evaluate, held_out_share
+from trainer.loader import BlockReader
+from trainer.model import BertForPreTraining, build_model
+
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
+MODEL = ModelOptions(vocab_size=120, num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=32)
+
+
+def run(model: BertForPreTraining, data_set: DataSet, **changes: int) -> dict[str, float]:
+    values = {"micro_batch_size": 8, "max_samples": None, "next_sentence": True, "vocab_size": 120} | changes
+    return evaluate(model, BlockReader(data_set, split="eval"), world=ALONE, autocast=nullcontext(), **values)
+
+
+@pytest.mark.parametrize("max_samples", [None, 35, 7, 1000])
+def test_shares_of_all_processes_are_the_first_samples(max_samples: int | None) -> None:
+    sizes = np.array([30, 1, 11])
+    whole = held_out_share(sizes, max_samples=max_samples, rank=0, world_size=1)
+    wanted = [(block, sample) for block, size in enumerate(sizes) for sample in range(size)][:max_samples]
+    assert list(zip(whole.block.tolist(), whole.sample.tolist(), strict=True)) == wanted
+    assert not whole.mask_set.any()
+    for world_size in (2, 3, 8):
+        shares = [
+            held_out_share(sizes, max_samples=max_samples, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
+        assert np.concatenate([share.block for share in shares]).tolist() == whole.block.tolist()
+        assert np.concatenate([share.sample for share in shares]).tolist() == whole.sample.tolist()
+
+
+def test_evaluate_does_not_depend_on_micro_batches_or_training_mode(data_set: DataSet) -> None:
+    model = build_model(MODEL)
+    one, other = run(model, data_set), run(model.eval(), data_set, micro_batch_size=41)
+    assert one == pytest.approx(other, rel=1e-6)
+    assert one["num_samples"] == 41
+    assert one["mlm_loss"] == pytest.approx(math.log(120), abs=0.2)
+
+
+def test_evaluate_restores_the_training_mode(data_set: DataSet) -> None:
+    model = build_model(MODEL)
+    run(model, data_set)
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_evaluate_baseline_is_the_share_of_the_most_frequent_label(data_set: DataSet) -> None:
+    labels: Counter[int] = Counter()
+    (shard,) = [shard for shard in data_set.manifest.shards if shard.split == "eval"]
+    for block in iter_blocks(data_set.folder / shard.name):
+        start = 0
+        for sample, counts in enumerate(block.num_predictions.tolist()):
+            positions = block.mask_positions[start : start + counts[0]]
+            labels.update(block.tokens[block.token_offsets[sample] + positions].tolist())
+            start += sum(counts)
+    result = run(build_model(MODEL), data_set)
+    assert result["num_predictions"] == labels.total()
+    assert result["mlm_baseline"] == labels.most_common(1)[0][1] / labels.total()

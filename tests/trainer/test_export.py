@@ -1,0 +1,84 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+from transformers import BertForPreTraining as HfBertForPreTraining
+
+from bertdata.manifest import DataSet
+from trainer.config import ModelOptions
+from trainer.export import export_model, load_export, load_hf_weights
+from trainer.loader import BlockReader, make_batch
+from trainer.model import BertForPreTraining, build_model
+from trainer.plan import Plan
+
+OPTIONS = ModelOptions(
+    vocab_size=120,
+    num_hidden_layers=2,
+    hidden_size=32,
+    num_attention_heads=4,
+    intermediate_size=48,
+    initializer_range=0.3,  # larger than published, so that differences show
+)
+
+
+@pytest.fixture
+def model() -> BertForPreTraining:
+    return build_model(OPTIONS, seed=3).eval()
+
+
+def test_export_loads_in_transformers_with_equal_logits(
+    model: BertForPreTraining, data_set: DataSet, tmp_path: Path
+) -> None:
+    export_model(model, tmp_path / "hf", tokenizer_folder=data_set.folder, pad_token_id=0)
+    other, loading = HfBertForPreTraining.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    assert not loading["mismatched_keys"]
+
+    reader = BlockReader(data_set, split="train")
+    plan = Plan(reader.block_sizes, num_mask_sets=reader.num_mask_sets, seed=0, batch_size=8)
+    batch = make_batch(reader.read(plan.step_samples(0)))
+    rows = torch.zeros((3, 8 * batch.max_seqlen), dtype=torch.int64)  # ids, types, attention mask
+    rows[:, batch.padded_rows] = torch.stack([batch.token_ids, batch.token_type_ids, torch.ones_like(batch.token_ids)])
+    ids, types, attention_mask = rows.view(3, 8, -1)
+    with torch.no_grad():
+        expected = other(ids, token_type_ids=types, attention_mask=attention_mask)
+        found = model(batch)
+    masked = expected.prediction_logits.flatten(0, 1)[batch.padded_rows[batch.mask_rows]]
+    torch.testing.assert_close(found.mlm_logits[:, :120], masked, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.nsp_logits, expected.seq_relationship_logits, rtol=1e-5, atol=1e-5)
+
+
+def test_export_brings_the_tokenizer(model: BertForPreTraining, data_set: DataSet, tmp_path: Path) -> None:
+    export_model(model, tmp_path / "hf", tokenizer_folder=data_set.folder, pad_token_id=0)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert tokenizer("Word3 word4", "word0")["input_ids"] == [2, 8, 9, 3, 5, 3]
+    assert json.loads((tmp_path / "hf" / "config.json").read_text())["architectures"] == ["BertForPreTraining"]
+
+
+def test_export_replaces_an_earlier_one(model: BertForPreTraining, data_set: DataSet, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        other = build_model(OPTIONS, seed=seed)
+        export_model(other, tmp_path / "hf", tokenizer_folder=data_set.folder, pad_token_id=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+    load_hf_weights(model, load_export(tmp_path / "hf"))
+    words = model.bert.embeddings.word_embeddings.weight
+    assert torch.equal(words[:120], other.bert.embeddings.word_embeddings.weight[:120])
+
+
+def test_failed_export_leaves_the_earlier_one(
+    model: BertForPreTraining, data_set: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_model(model, tmp_path / "hf", tokenizer_folder=data_set.folder, pad_token_id=0)
+    before = (tmp_path / "hf" / "model.safetensors").read_bytes()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("trainer.export.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        export_model(build_model(OPTIONS), tmp_path / "hf", tokenizer_folder=data_set.folder, pad_token_id=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+    assert (tmp_path / "hf" / "model.safetensors").read_bytes() == before

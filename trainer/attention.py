@@ -1,0 +1,104 @@
+"""Attention among the tokens of each sample, for samples that lie end to end.
+
+Where the device has it, `torch.nn.attention.varlen` takes them as they are (CUDA, half precision). Elsewhere they are
+padded for scaled_dot_product_attention and unpadded again. Both take and return the same tensors.
+
+Suffixes of tensor names as in `trainer.model`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainer.loader import Batch
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch < 2.10
+    varlen_attn = None  # type: ignore[assignment]
+
+__all__ = ["attend", "put_rows", "take_rows"]
+
+
+class _TakeRows(torch.autograd.Function):
+    """Chosen rows, each at most once, so that the gradient is a copy too and not a slow scattered sum."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.num_rows = len(rows)
+        return rows.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        return _spread(grads[0], index, ctx.num_rows), None
+
+
+class _PutRows(torch.autograd.Function):
+    """The counterpart of `_TakeRows`."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor, num_rows: int) -> Tensor:
+        ctx.save_for_backward(index)
+        return _spread(rows, index, num_rows)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (index,) = ctx.saved_tensors
+        return grads[0].index_select(0, index), None, None
+
+
+def _spread(rows: Tensor, index: Tensor, num_rows: int) -> Tensor:
+    return rows.new_zeros(num_rows, *rows.shape[1:]).index_copy_(0, index, rows)
+
+
+def take_rows(rows: Tensor, index: Tensor) -> Tensor:
+    """Returns `rows[index]`, where no row is taken twice."""
+    taken: Tensor = _TakeRows.apply(rows, index)  # type: ignore[no-untyped-call]
+    return taken
+
+
+def put_rows(rows: Tensor, index: Tensor, num_rows: int) -> Tensor:
+    """Returns zeros [num_rows, ...] with row i of `rows` at `index[i]`, where no index comes twice."""
+    spread: Tensor = _PutRows.apply(rows, index, num_rows)  # type: ignore[no-untyped-call]
+    return spread
+
+
+def attend(qkv_T3ND: Tensor, batch: Batch) -> Tensor:
+    """Returns what each token draws from the tokens of its own sample.
+
+    Args:
+        qkv_T3ND: Queries, keys and values of all tokens.
+        batch: Where the samples begin and end.
+
+    Returns:
+        [T, N, D].
+    """
+    fits = qkv_T3ND.is_cuda and qkv_T3ND.dtype in (torch.bfloat16, torch.float16) and qkv_T3ND.shape[-1] % 8 == 0
+    if varlen_attn is not None and fits:
+        query, key, value = qkv_T3ND.unbind(1)
+        ends = batch.cu_seqlens
+        attended = varlen_attn(query, key, value, ends, ends, batch.max_seqlen, batch.max_seqlen)
+        assert isinstance(attended, Tensor)  # a tuple only where return_aux is given
+        return attended
+    return _attend_padded(qkv_T3ND, batch)
+
+
+def _attend_padded(qkv_T3ND: Tensor, batch: Batch) -> Tensor:
+    num_samples, max_seqlen = len(batch.cu_seqlens) - 1, batch.max_seqlen
+    num_rows = num_samples * max_seqlen
+    qkv = put_rows(qkv_T3ND.flatten(1), batch.padded_rows, num_rows)
+    qkv = qkv.view(num_samples, max_seqlen, *qkv_T3ND.shape[1:])  # [B, S, 3, N, D]
+    query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, N, S, D]
+    lengths = batch.cu_seqlens.diff()
+    is_padding = torch.arange(max_seqlen, device=lengths.device) >= lengths[:, None]  # [B, S]
+    # Added to the scores; on a CPU this takes three quarters of the time of a boolean mask.
+    mask = query.new_zeros(is_padding.shape).masked_fill_(is_padding, float("-inf"))
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
+    attended = attended.transpose(1, 2).reshape(num_rows, -1)  # [B * S, N * D]
+    return take_rows(attended, batch.padded_rows).view(-1, *qkv_T3ND.shape[2:])

@@ -1,0 +1,144 @@
+"""Checkpoints: all that a run needs to continue, one file per saved step, there whole or not at all.
+
+    run/checkpoints/
+    ├── step-00001000.pt      model, optimizer, step, samples seen, sums, options, data fingerprint
+    └── step-00002000.pt
+
+There is no generator state in it: every random draw of a run comes from (seed, step, rank, micro-batch).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+
+from bertdata.errors import OutputError, TrainingError
+
+__all__ = ["FORMAT_VERSION", "check_continues", "load_latest", "load_model_weights", "save_checkpoint"]
+
+FORMAT_VERSION = 1
+_PATTERN = "step-????????.pt"
+_TORN = (RuntimeError, EOFError, OSError, ValueError, KeyError, BadZipFile, pickle.UnpicklingError)
+
+_log = logging.getLogger(__name__)
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
+    """Writes a checkpoint, then removes all but the newest.
+
+    Args:
+        folder: Where the checkpoints of the run are.
+        state: Tensors, numbers, strings and containers of them; `state["step"]` names the file.
+        keep: Checkpoints to keep.
+
+    Returns:
+        The file.
+
+    Raises:
+        OutputError: The disk is full or cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{state['step']:08d}.pt"
+    temporary = folder / f"{path.name}.{os.getpid()}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state | {"format_version": FORMAT_VERSION}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error}); make room and run the same command again, it continues from the "
+            "checkpoint before"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(folder)
+    for old in sorted(folder.glob(_PATTERN))[:-keep]:
+        old.unlink()
+    for left_over in folder.glob("*.tmp"):  # of a process that was killed while it saved
+        left_over.unlink()
+    return path
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_latest(folder: Path) -> dict[str, Any] | None:
+    """Returns the newest checkpoint that can be read; None where there is none.
+
+    A damaged one is skipped with a warning for the one before.
+
+    Raises:
+        TrainingError: There are checkpoints, but none can be read.
+    """
+    paths = sorted(folder.glob(_PATTERN), reverse=True)
+    for path in paths:
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except _TORN as error:
+            _log.warning("%s cannot be read (%s); taking the checkpoint before it", path, str(error).split("\n")[0])
+            continue
+        if state.get("format_version") != FORMAT_VERSION:
+            raise TrainingError(
+                f"{path} has checkpoint version {state.get('format_version')}; this release reads {FORMAT_VERSION}. "
+                "Continue with the release that wrote it, or start anew in another --out folder."
+            )
+        return state
+    if paths:
+        raise TrainingError(
+            f"none of the {len(paths)} checkpoints in {folder} can be read; restore one, or start anew in another "
+            "--out folder"
+        )
+    return None
+
+
+def check_continues(state: dict[str, Any], *, options: dict[str, Any], data_fingerprint: str, folder: Path) -> None:
+    """Refuses to continue a run with other data, another order of it, or another model.
+
+    Args:
+        state: The checkpoint.
+        options: `TrainOptions.to_json()` of the run that wants to continue.
+        data_fingerprint: `Manifest.fingerprint` of its data set.
+        folder: The run's folder, for the message.
+
+    Raises:
+        TrainingError: Names each difference.
+    """
+    before, differences = state["options"], []
+    if state["data_fingerprint"] != data_fingerprint:
+        differences.append(
+            f"the data set's fingerprint is {data_fingerprint[:12]}, not {state['data_fingerprint'][:12]}"
+        )
+    for name in ("seed", "batch_size", "next_sentence"):
+        if before[name] != options[name]:
+            differences.append(f"{name} is {options[name]}, not {before[name]}")
+    for name, value in before["model"].items():
+        if options["model"].get(name) != value and name != "hidden_dropout_prob":
+            differences.append(f"the model's {name} is {options['model'].get(name)}, not {value}")
+    if differences:
+        raise TrainingError(
+            f"{folder} holds a run that stopped at step {state['step']} and cannot be continued so: "
+            f"{'; '.join(differences)}. Give the options and the data set of that run, or another --out folder."
+        )
+    free = set(options) - {"seed", "batch_size", "next_sentence", "model", "out"}
+    for name in sorted(name for name in free if before.get(name) != options[name]):
+        _log.info("continuing with %s %s instead of %s", name, options[name], before.get(name))
+
+
+def load_model_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Returns the model's weights in a checkpoint file, under their own names."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    weights: dict[str, torch.Tensor] = state["model"]
+    return weights

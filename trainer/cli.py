@@ -1,0 +1,171 @@
+"""The command `bert-train`: from shards to a pre-trained BERT."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bertdata.errors import BertDataError
+from bertdata.manifest import DataSet, open_data_set
+from trainer.config import MODEL_SIZES
+
+__all__ = ["main"]
+
+_log = logging.getLogger(__name__)
+_AT_LEAST_ONE = click.IntRange(min=1)
+_AT_LEAST_ZERO = click.IntRange(min=0)
+
+
+@click.command(context_settings={"show_default": True, "max_content_width": 100})
+@click.option("--shards", required=True, type=click.Path(path_type=Path), help="Folder that `bertdata build` wrote.")
+@click.option(
+    "--out", default="run", type=click.Path(), help="Folder of the run; an unfinished run there is continued."
+)
+@click.option(
+    "--model", "size", type=click.Choice(list(MODEL_SIZES)), help="Size of the model. [default: by data set and device]"
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="A config.json to take the model's shape from, instead of --model.",
+)
+@click.option(
+    "--epochs",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Times that every sample is shown. [default: about 600 steps on a CPU, 100,000 on GPUs, at most 40 epochs]",
+)
+@click.option("--max-steps", type=_AT_LEAST_ONE, help="Optimizer steps of the whole run, instead of --epochs.")
+@click.option(
+    "--batch-size",
+    type=_AT_LEAST_ONE,
+    help="Samples of a global batch, over all processes. [default: up to 64 on a CPU, 256 on GPUs]",
+)
+@click.option(
+    "--micro-batch-size",
+    type=_AT_LEAST_ONE,
+    help="Samples that a process computes at a time; changes memory, not results. [default: by device and length]",
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Highest learning rate. [default: by model and batch size]",
+)
+@click.option(
+    "--warmup-steps",
+    type=_AT_LEAST_ZERO,
+    help="Steps of linear warm-up. [default: a tenth of the steps, at most 10,000]",
+)
+@click.option("--weight-decay", type=click.FloatRange(min=0), help="Decay of AdamW, per step. [default: 0.01]")
+@click.option("--hidden-dropout", type=click.FloatRange(0, 1, max_open=True), help="Share of values. [default: 0.1]")
+@click.option(
+    "--precision",
+    type=click.Choice(["bf16", "fp32"]),
+    help="Precision of the computation. [default: bf16 on GPUs, else fp32]",
+)
+@click.option(
+    "--compile/--no-compile", "compile_model", default=None, help="Run torch.compile first. [default: no-compile]"
+)
+@click.option("--eval-every", type=_AT_LEAST_ONE, help="Steps between evaluations. [default: the steps of an epoch]")
+@click.option("--eval-samples", type=_AT_LEAST_ONE, help="Held-out samples to evaluate at most. [default: all]")
+@click.option(
+    "--eval-only", is_flag=True, help="Evaluate the newest checkpoint of --out, print the result, do not train."
+)
+@click.option("--save-every", type=_AT_LEAST_ONE, help="Steps between checkpoints. [default: 1000]")
+@click.option("--keep", type=_AT_LEAST_ONE, help="Newest checkpoints that are kept. [default: 3]")
+@click.option("--log-every", type=_AT_LEAST_ONE, help="Steps between lines of log and metrics. [default: 50]")
+@click.option(
+    "--num-loader-workers",
+    type=_AT_LEAST_ZERO,
+    help="Threads that prepare batches ahead. [default: 0 on a CPU, 1 on GPUs]",
+)
+@click.option("--seed", type=_AT_LEAST_ZERO, help="Number that all draws of the run come from. [default: 0]")
+def main(*, shards: Path, out: str, eval_only: bool, compile_model: bool | None, **options: Any) -> None:
+    """Pre-train a BERT on shards, with masked words and next sentences.
+
+    With no option but --shards, device, model, batch, rate and length are chosen and printed. The same command
+    continues a run that was stopped; torchrun starts it on several GPUs. The run's folder gets metrics.jsonl,
+    checkpoints, and at the end hf/, which transformers loads.
+    """
+    for first, second in (("size", "config"), ("epochs", "max_steps")):
+        if options[first] is not None and options[second] is not None:
+            names = ["--" + name.replace("size", "model").replace("_", "-") for name in (first, second)]
+            raise click.UsageError(f"{names[0]} and {names[1]} exclude each other; give one of them.")
+    try:
+        _run(shards=shards, out=out, eval_only=eval_only, settings=options | {"compile": compile_model})
+    except BertDataError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+def _run(*, shards: Path, out: str, eval_only: bool, settings: dict[str, Any]) -> None:
+    from trainer.checkpoint import load_latest
+    from trainer.defaults import Request, choose_options
+    from trainer.distributed import start_world
+    from trainer.metrics import table
+    from trainer.train import evaluate_checkpoint, train
+
+    data_set = open_data_set(shards)
+    request = Request(
+        out=out,
+        size=settings.pop("size"),
+        config=settings.pop("config"),
+        epochs=settings.pop("epochs"),
+        hidden_dropout=settings.pop("hidden_dropout"),
+        settings=settings,
+    )
+    with start_world() as world:
+        logging.basicConfig(level=logging.INFO if world.is_main else logging.WARNING, format="%(message)s", force=True)
+        checkpoint = load_latest(Path(out) / "checkpoints")
+        chosen = choose_options(
+            request,
+            data_set=data_set,
+            device_type=world.device.type,
+            world_size=world.size,
+            before=checkpoint["options"] if checkpoint else None,
+        )
+        if eval_only:
+            result = evaluate_checkpoint(data_set, chosen, world=world, checkpoint=checkpoint)
+            if world.is_main:
+                click.echo(json.dumps(result))
+            return
+        _announce(data_set, chosen.to_json(), device=str(world.device), num_processes=world.size)
+        rows = train(data_set, chosen, world=world, checkpoint=checkpoint)
+        if world.is_main:
+            click.echo(table(rows))
+
+
+def _announce(data_set: DataSet, options: dict[str, Any], *, device: str, num_processes: int) -> None:
+    model = options["model"]
+    num_samples = data_set.manifest.num_samples("train")
+    _log.info(
+        "%s samples of %s, %s held out; %d x %s",
+        f"{num_samples:,}",
+        data_set.folder,
+        f"{data_set.manifest.num_samples('eval'):,}",
+        num_processes,
+        device,
+    )
+    _log.info(
+        "BERT of %d layers, hidden size %d, %d heads, vocabulary %d, dropout %g",
+        model["num_hidden_layers"],
+        model["hidden_size"],
+        model["num_attention_heads"],
+        model["vocab_size"],
+        model["hidden_dropout_prob"],
+    )
+    _log.info(
+        "%d steps (%.3g epochs) of %d samples, micro-batches of %d, learning rate %g after %d steps of warm-up, %s%s",
+        options["max_steps"],
+        options["max_steps"] * options["batch_size"] / num_samples,
+        options["batch_size"],
+        options["micro_batch_size"],
+        options["learning_rate"],
+        options["warmup_steps"],
+        options["precision"],
+        ", compiled" if options["compile"] else "",
+    )

@@ -1,0 +1,210 @@
+"""What a training run was asked to do: frozen options that check themselves and go through JSON into the checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bertdata.errors import TrainingError
+
+__all__ = ["MODEL_SIZES", "ModelOptions", "Precision", "TrainOptions", "load_model_options"]
+
+Precision = Literal["fp32", "bf16"]
+
+MODEL_SIZES = {  # layers, hidden size, attention heads (Devlin et al. 2018; Turc et al. 2019)
+    "tiny": (2, 128, 2),
+    "mini": (4, 256, 4),
+    "small": (4, 512, 8),
+    "base": (12, 768, 12),
+    "large": (24, 1024, 16),
+}
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise TrainingError(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelOptions:
+    """The shape of a BERT, under the names of its published `config.json`.
+
+    Attributes:
+        vocab_size: Ids of the vocabulary.
+        num_hidden_layers: Transformer layers.
+        hidden_size: Width H of the hidden states.
+        num_attention_heads: Heads of each attention; must divide `hidden_size`.
+        intermediate_size: Width of the feed-forward layers.
+        max_position_embeddings: Longest sample in tokens.
+        type_vocab_size: Segment kinds; shards use two.
+        hidden_dropout_prob: Dropout of embeddings and layer outputs. Attention weights have none, because
+            variable-length attention has none.
+        initializer_range: Standard deviation of the initial weights.
+        layer_norm_eps: Added to variances in LayerNorm.
+    """
+
+    vocab_size: int
+    num_hidden_layers: int
+    hidden_size: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    hidden_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size"):
+            _check(getattr(self, name) >= 1, f"the model's {name} is {getattr(self, name)}; it must be at least 1")
+        _check(
+            self.hidden_size % self.num_attention_heads == 0,
+            f"the model's hidden_size {self.hidden_size} is not a multiple of its {self.num_attention_heads} attention "
+            "heads; change one of the two",
+        )
+        _check(
+            self.type_vocab_size >= 2, f"the model's type_vocab_size is {self.type_vocab_size}; it must be at least 2"
+        )
+        _check(
+            0 <= self.hidden_dropout_prob < 1,
+            f"--hidden-dropout is {self.hidden_dropout_prob}; it must be from 0 to below 1",
+        )
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the word embeddings: `vocab_size` rounded up to 64, which matrix units like."""
+        return -(-self.vocab_size // 64) * 64
+
+    @classmethod
+    def of_size(cls, size: str, *, vocab_size: int, hidden_dropout_prob: float = 0.1) -> ModelOptions:
+        """Returns one of the published sizes, see `MODEL_SIZES`."""
+        layers, hidden_size, heads = MODEL_SIZES[size]
+        return cls(
+            vocab_size=vocab_size,
+            num_hidden_layers=layers,
+            hidden_size=hidden_size,
+            num_attention_heads=heads,
+            intermediate_size=4 * hidden_size,
+            hidden_dropout_prob=hidden_dropout_prob,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the options as a dictionary of JSON values."""
+        return dataclasses.asdict(self)
+
+
+def load_model_options(path: Path, *, vocab_size: int, hidden_dropout_prob: float) -> ModelOptions:
+    """Reads the shape of a model from a `config.json` as transformers writes it.
+
+    Args:
+        path: The file, or a folder that holds one.
+        vocab_size: Ids of the data set's tokenizer; the model gets this many, whatever the file says.
+        hidden_dropout_prob: Dropout to train with; the file's own, and its attention dropout, are not used.
+
+    Raises:
+        TrainingError: The file cannot be read or describes something else than BERT as published.
+    """
+    path = path / "config.json" if path.is_dir() else path
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"--config {path} cannot be read ({error}); give a config.json of a BERT") from error
+    _check(isinstance(values, dict), f"--config {path} holds no JSON object; give a config.json of a BERT")
+    allowed: dict[str, tuple[Any, ...]] = {
+        "model_type": ("bert",),
+        "hidden_act": ("gelu", None),
+        "position_embedding_type": ("absolute", None),
+        "is_decoder": (False, None),
+        "tie_word_embeddings": (True, None),
+    }
+    for name, choices in allowed.items():
+        _check(
+            values.get(name) in choices,
+            f"--config {path}: {name} is {values.get(name)!r}; this trainer builds BERT as published, with {name} "
+            f"{choices[0]!r}",
+        )
+    taken = {field.name for field in dataclasses.fields(ModelOptions)}
+    shape = {name: value for name, value in values.items() if name in taken}
+    shape |= {"vocab_size": vocab_size, "hidden_dropout_prob": hidden_dropout_prob}
+    try:
+        return ModelOptions(**shape)
+    except TypeError as error:
+        raise TrainingError(f"--config {path} lacks a value or holds one of a wrong type ({error})") from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainOptions:
+    """Everything that a run does, with nothing left to choose; see `trainer.defaults` for how it is chosen.
+
+    Attributes:
+        out: Folder of the run: checkpoints, metrics and the exported model.
+        model: The shape of the model.
+        batch_size: Samples of a global batch, over all processes.
+        micro_batch_size: Samples that one process computes at a time.
+        max_steps: Optimizer steps of the whole run.
+        learning_rate: Highest learning rate, reached at the end of the warm-up.
+        warmup_steps: Steps of linear warm-up.
+        weight_decay: AdamW's decay of everything but biases and LayerNorm.
+        max_grad_norm: Global norm that gradients are clipped to.
+        precision: "fp32", or "bf16" for bfloat16 autocast on a GPU.
+        compile: Whether to run the model through torch.compile.
+        next_sentence: Whether the NSP loss is trained; False on shards built with --next-sentence none.
+        eval_every: Steps between evaluations; None for the end of every epoch. One always follows the last step.
+        eval_samples: Held-out samples to evaluate at most; None for all.
+        save_every: Steps between checkpoints. One always follows the last step.
+        keep: Newest checkpoints that are kept.
+        log_every: Steps that a line of metrics sums up.
+        num_loader_workers: Threads that prepare batches ahead; 0 for none.
+        seed: Number that all draws of the run are derived from.
+    """
+
+    out: str
+    model: ModelOptions
+    batch_size: int
+    micro_batch_size: int
+    max_steps: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    precision: Precision = "fp32"
+    compile: bool = False
+    next_sentence: bool = True
+    eval_every: int | None = None
+    eval_samples: int | None = None
+    save_every: int = 1000
+    keep: int = 3
+    log_every: int = 10
+    num_loader_workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least_one = ("batch_size", "micro_batch_size", "max_steps", "save_every", "keep", "log_every")
+        for name in (*at_least_one, "eval_every", "eval_samples"):
+            value = getattr(self, name)
+            optional = name not in at_least_one
+            _check(
+                (optional and value is None) or value >= 1,
+                f"--{name.replace('_', '-')} is {value}; it must be at least 1",
+            )
+        for name in ("warmup_steps", "weight_decay", "num_loader_workers"):
+            value = getattr(self, name)
+            _check(value >= 0, f"--{name.replace('_', '-')} is {value}; it must be 0 or more")
+        _check(self.learning_rate > 0, f"--learning-rate is {self.learning_rate}; it must be above 0")
+        _check(
+            self.warmup_steps <= self.max_steps,
+            f"--warmup-steps is {self.warmup_steps}, more than the run's {self.max_steps} steps; give fewer",
+        )
+        _check(0 <= self.seed < 1 << 64, f"--seed is {self.seed}; it must be between 0 and 2**64 - 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the options as nested dictionaries of JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TrainOptions:
+        """Returns the options that `to_json` wrote."""
+        return cls(**(values | {"model": ModelOptions(**values["model"])}))
