@@ -149,7 +149,7 @@ def _draw_words(
     block: Block, sample: IntArray, keys: UInt64Array, budget: IntArray, *, vocabulary: Vocabulary
 ) -> tuple[IntArray, IntArray]:
     """Draws whole words. Returns row and position of each of their pieces, in any order."""
-    if vocabulary.starts_word is None:
+    if not vocabulary.marks_all_words:
         raise ConfigError(
             "--whole-word-mask needs a tokenizer whose pieces tell where a word begins; this one's do not"
         )

@@ -21,8 +21,9 @@ document
 - none: one segment of consecutive tokens of a document, of which none is lost.
 
 Segments are spans of token positions, so nothing is copied before the block is written. All documents of a shard
-advance together, a chunk each per step, so that each draw is one vectorized hash. Every draw depends on the
-document's key, the pass, the chunk's number and what is drawn, and on nothing else.
+advance together, a chunk each per step, so that each draw is one vectorized hash. The bits of every
+draw depend on the document's key, the pass, the chunk's number and what is drawn, and on nothing else; which sentence
+they choose for a random B depends on the shard's documents, which come in the order of their keys.
 
 Source: Devlin et al. 2018 and create_pretraining_data.py of google-research/bert; Lan et al. 2019 for sop; Liu et al.
 2019 (DOC-SENTENCES) for none.
@@ -120,16 +121,18 @@ def _cuts(tokens: npt.NDArray[Any], *, limit: int, vocabulary: Vocabulary) -> li
     """Returns where to cut one sentence so that no piece has more than `limit` tokens."""
     starts_word = vocabulary.starts_word
     words = np.arange(len(tokens)) if starts_word is None else np.flatnonzero(starts_word[tokens])
-    after_mark = words[1:][vocabulary.is_punctuation[tokens[words[1:] - 1]]]
+    words = words[words > 0]
+    after_mark = words[vocabulary.is_punctuation[tokens[words - 1]]]
     cuts: list[int] = []
     start = 0
     while len(tokens) - start > limit:
-        marks = after_mark[(after_mark >= start + limit // 4) & (after_mark <= start + limit) & (after_mark > start)]
-        if len(marks):
-            start = int(marks[-1])
+        for places, first in ((after_mark, max(start + limit // 4, start + 1)), (words, start + 1)):
+            last = int(np.searchsorted(places, start + limit, side="right")) - 1
+            if last >= 0 and places[last] >= first:
+                start = int(places[last])
+                break
         else:
-            inner = words[(words > start) & (words <= start + limit)]
-            start = int(inner[-1]) if len(inner) else start + limit
+            start += limit
         cuts.append(start)
     return cuts
 
@@ -157,7 +160,7 @@ def build_pairs(documents: Documents, *, options: PairOptions, seed: int) -> Pai
     for number in range(options.dupe_factor):
         document_keys = hash64(key, documents.keys[:, 0], documents.keys[:, 1], number)
         builder = _single_segments if options.next_sentence == "none" else _segment_pairs
-        parts.extend(builder(documents, document_keys, options))
+        parts.extend(builder(documents, document_keys, options, number))
     if not parts:
         parts = [_no_pairs()]
     pairs = Pairs.concatenate(parts)
@@ -184,7 +187,9 @@ def _targets(keys: UInt64Array, *, max_num_tokens: int, short_seq_prob: float) -
     return np.where(unit(hash64(keys, _SHORT)) < short_seq_prob, short, max_num_tokens)
 
 
-def _single_segments(documents: Documents, keys: UInt64Array, options: PairOptions) -> list[Pairs]:
+def _single_segments(documents: Documents, keys: UInt64Array, options: PairOptions, pass_number: int) -> list[Pairs]:
+    """Cuts documents into segments; passes after the first begin with one of random length, to cut elsewhere."""
+    max_num_tokens = options.max_seq_length - 2
     bounds = documents.token_offsets[documents.sentence_offsets]
     rows = np.arange(len(documents))
     start, end = bounds[:-1].copy(), bounds[1:]
@@ -192,7 +197,8 @@ def _single_segments(documents: Documents, keys: UInt64Array, options: PairOptio
     number = 0
     while len(rows):
         chunk_keys = hash64(keys[rows], number)
-        target = _targets(chunk_keys, max_num_tokens=options.max_seq_length - 2, short_seq_prob=options.short_seq_prob)
+        short_seq_prob = 1.0 if pass_number and not number else options.short_seq_prob
+        target = _targets(chunk_keys, max_num_tokens=max_num_tokens, short_seq_prob=short_seq_prob)
         stop = np.minimum(start + target, end)
         parts.append(
             Pairs(
@@ -249,7 +255,8 @@ class _RandomSentences:
         return self._starts[document] + 1 + number - offsets[document], document
 
 
-def _segment_pairs(documents: Documents, keys: UInt64Array, options: PairOptions) -> list[Pairs]:
+def _segment_pairs(documents: Documents, keys: UInt64Array, options: PairOptions, _: int) -> list[Pairs]:
+    """Cuts documents into chunks and pairs of segments, a chunk of each document at a time."""
     mode = options.next_sentence
     max_num_tokens = options.max_seq_length - 3
     offsets = documents.token_offsets

@@ -54,7 +54,9 @@ class Vocabulary:
         roles: Ids of the special tokens, by role: pad, unk, cls, sep, mask.
         dtype: dtype of the ids in runs and shards.
         starts_word: bool [V]; the piece begins a word. None where the tokenizer does not tell.
-        is_punctuation: bool [V]; the piece is one mark of punctuation.
+        marks_all_words: Every word begins with such a piece, also the first of a sentence.
+        is_punctuation: bool [V]; the piece is one mark of punctuation that closes something: no opening bracket, no
+            straight quote.
         ordinary: int64 [R]; ids that may replace a token at random: neither special nor reserved ("[unused7]").
     """
 
@@ -62,6 +64,7 @@ class Vocabulary:
     roles: dict[str, int]
     dtype: np.dtype[Any]
     starts_word: npt.NDArray[np.bool_] | None
+    marks_all_words: bool
     is_punctuation: npt.NDArray[np.bool_]
     ordinary: npt.NDArray[np.int64]
 
@@ -84,13 +87,15 @@ class Vocabulary:
         ordinary = [number for number in range(size) if number not in special and number not in reserved]
         if not ordinary:
             raise TokenizerError("the tokenizer has no entries but special tokens; give one that was trained on text")
+        starts_word = _starts_word(tokenizer, texts)
         bare = [text.removeprefix("##").lstrip("".join(_WORD_START_MARKS)) for text in texts]
         return cls(
             size=size,
             roles=roles,
             dtype=token_dtype(size),
-            starts_word=_starts_word(tokenizer, texts),
-            is_punctuation=np.array([len(text) == 1 and unicodedata.category(text)[0] == "P" for text in bare]),
+            starts_word=starts_word,
+            marks_all_words=starts_word is not None and _begins_with_word(tokenizer, starts_word),
+            is_punctuation=np.array([_is_closing_mark(text) for text in bare]),
             ordinary=np.array(ordinary, dtype=np.int64),
         )
 
@@ -106,6 +111,15 @@ def _find_roles(ids: dict[str, int]) -> dict[str, int]:
             )
         roles[role] = ids[found[0]]
     return roles
+
+
+def _begins_with_word(tokenizer: Tokenizer, starts_word: npt.NDArray[np.bool_]) -> bool:
+    ids = tokenizer.encode("a", add_special_tokens=False).ids
+    return bool(ids) and bool(starts_word[ids[0]])
+
+
+def _is_closing_mark(text: str) -> bool:
+    return len(text) == 1 and unicodedata.category(text) in ("Pd", "Pe", "Pf", "Po") and text not in "\"'"
 
 
 def _starts_word(tokenizer: Tokenizer, texts: Sequence[str]) -> npt.NDArray[np.bool_] | None:
