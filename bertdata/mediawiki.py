@@ -18,7 +18,8 @@ from xml.etree import ElementTree
 from bertdata.errors import InputError
 
 if TYPE_CHECKING:
-    from bertdata.splits import Chunk, Split
+    from bertdata.decompress import Chunk
+    from bertdata.splits import Split
 
 __all__ = ["Article", "Header", "iter_articles", "read_header"]
 
@@ -183,7 +184,7 @@ def iter_articles(
     """
     window = _Window(chunks)
     numbers = {name.casefold(): number for name, number in split.namespaces or _ENGLISH_NAMESPACES}
-    remedy = "fetch the dump again, or leave this part out with --skip-bad-splits"
+    remedy = "fetch the dump again, or leave it out of the input"
     ended = False
     while not ended:
         found, ended = window.skip_to(_PAGE)

@@ -11,7 +11,6 @@ For a MediaWiki dump records are the articles: pages = articles + redirects + ot
 from __future__ import annotations
 
 import json
-import mmap
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -20,9 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from bertdata import mediawiki
+from bertdata.characters import clean_characters
 from bertdata.config import MIB, ReadOptions
-from bertdata.splits import Split, iter_chunks
-from bertdata.wikitext import MEDIA_NAMESPACES, clean_characters, clean_wikitext
+from bertdata.decompress import iter_chunks
+from bertdata.lines import iter_lines, iter_paragraphs, join_lines, read_whole
+from bertdata.links import MEDIA_NAMESPACES
+from bertdata.splits import Split
+from bertdata.wikitext import clean_wikitext
 
 __all__ = ["Document", "Reject", "iter_documents"]
 
@@ -143,7 +146,7 @@ def _iter_mediawiki(split: Split, intake: _Intake) -> Iterator[Document]:
 
 
 def _iter_jsonl(split: Split, intake: _Intake) -> Iterator[Document]:
-    for where, line in _iter_own_lines(split, intake):
+    for where, line in iter_lines(split, max_bytes=intake.max_record_bytes):
         if line is None:
             intake.counts["records"] += 1
             intake.reject(where, "too_large", "")
@@ -176,7 +179,7 @@ def _read_json(where: str, line: bytes, intake: _Intake) -> Iterator[Document]:
     if is_list:
         yield from intake.accept_sentences(where, value, language=language)
     else:
-        yield from intake.accept(where, _join_lines(value), language=language)
+        yield from intake.accept(where, join_lines(value), language=language)
     return None
 
 
@@ -185,11 +188,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 def _iter_text(split: Split, intake: _Intake) -> Iterator[Document]:
     if intake.options.document_per == "line":
-        records = _iter_own_lines(split, intake)
+        records = iter_lines(split, max_bytes=intake.max_record_bytes)
     elif intake.options.document_per == "file":
-        records = iter([("file", _read_all(split, max_bytes=intake.max_record_bytes))])
+        records = iter([("file", read_whole(split, max_bytes=intake.max_record_bytes))])
     else:
-        records = _iter_paragraphs(split, intake)
+        records = iter_paragraphs(split, max_bytes=intake.max_record_bytes)
     for where, data in records:
         if data is not None and (not data or data.isspace()) and intake.options.document_per == "line":
             continue
@@ -205,110 +208,4 @@ def _iter_text(split: Split, intake: _Intake) -> Iterator[Document]:
         if intake.options.sentence_per_line:
             yield from intake.accept_sentences(where, text.split("\n"), language=None)
         else:
-            yield from intake.accept(where, _join_lines(text), language=None)
-
-
-# A line of usual page width that does not end a sentence, before a line that is not blank.
-_WRAPPED_LINE = re.compile(r"\n[^\n]{50,100}(?<![.!?:;。！？…”\"»])(?=\n[^\n])")
-_HYPHEN_BREAK = re.compile(r"(?<=[^\W\d_][-‐])\n(?=[^\W\d_])")
-_BLANK_LINES = re.compile(r"\n\s*\n\s*")
-
-
-def _join_lines(text: str) -> str:
-    r"""Returns text with one paragraph per line: hard-wrapped lines joined, no blank lines, spaces normal.
-
-    Text counts as hard-wrapped where more than half of the line breaks inside paragraphs come after 50 to 100
-    characters that end no sentence.
-    """
-    text = clean_characters(text)
-    num_breaks = text.count("\n")
-    if num_breaks:
-        num_breaks -= sum(match.count("\n") for match in _BLANK_LINES.findall(text))
-        if num_breaks > 0 and 2 * len(_WRAPPED_LINE.findall("\n" + text)) > num_breaks:
-            paragraphs = _BLANK_LINES.split(text)
-            text = "\n".join(_HYPHEN_BREAK.sub("", paragraph).replace("\n", " ") for paragraph in paragraphs)
-        text = _SPACES_AT_BREAK.sub("\n", text)
-    return _SPACES.sub(" ", text).strip()
-
-
-_SPACES_AT_BREAK = re.compile(r" *\n[ \n]*")
-_SPACES = re.compile(r"  +")
-
-
-def _read_all(split: Split, *, max_bytes: int) -> bytes | None:
-    parts: list[bytes] = []
-    num_bytes = 0
-    for chunk in iter_chunks(split.path, compression=split.compression, start=split.start, stop=split.stop):
-        parts.append(chunk.data)
-        num_bytes += len(chunk.data)
-        if num_bytes > max_bytes:
-            return None
-    return b"".join(parts).removeprefix(_BYTE_ORDER_MARK)
-
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-def _iter_own_lines(split: Split, intake: _Intake) -> Iterator[tuple[str, bytes | None]]:
-    """Yields (where, line) for the lines that begin in the split."""
-    for number, offset, line in _iter_lines(split, max_bytes=intake.max_record_bytes):
-        if offset >= split.stop and split.compression == "none":
-            return
-        if offset >= split.start:
-            yield (f"line {number:,}" if split.start == 0 else f"byte {offset:,}"), line
-
-
-def _iter_paragraphs(split: Split, intake: _Intake) -> Iterator[tuple[str, bytes | None]]:
-    """Yields (where, bytes) for the runs of lines that are not blank and begin in the split."""
-    lines: list[bytes] = []
-    where, num_bytes, inside = "", 0, False
-    too_large = own = False
-    for number, offset, line in _iter_lines(split, max_bytes=intake.max_record_bytes):
-        if line is not None and (not line or line.isspace()):
-            if own and inside:
-                yield where, None if too_large else b"\n".join(lines)
-            inside = own = too_large = False
-            lines, num_bytes = [], 0
-            continue
-        if not inside:
-            if offset >= split.stop and split.compression == "none":
-                return
-            inside = True
-            own = offset >= split.start
-            where = f"line {number:,}" if split.start == 0 else f"byte {offset:,}"
-        num_bytes += len(line or b"") + 1
-        too_large = too_large or line is None or num_bytes > intake.max_record_bytes
-        if own and not too_large:
-            lines.append(line or b"")
-    if own and inside:
-        yield where, None if too_large else b"\n".join(lines)
-
-
-def _iter_lines(split: Split, *, max_bytes: int) -> Iterator[tuple[int, int, bytes | None]]:
-    """Yields (number, offset, line without its end) from the line before the split on; None for too long a line."""
-    start = split.start
-    if start > 0:
-        with Path(split.path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stored:
-            start = stored.rfind(b"\n", 0, start - 1) + 1
-    parts: list[bytes] = []
-    number, offset, num_bytes = 1, start, 0
-    for chunk in iter_chunks(split.path, compression=split.compression, start=start, stop=split.stop):
-        first, *others = chunk.data.split(b"\n")
-        ends_line = bool(others)
-        num_bytes += len(first)
-        if num_bytes <= max_bytes:
-            parts.append(first)
-        else:
-            parts = []
-        if not ends_line:
-            continue
-        line = b"".join(parts) if num_bytes <= max_bytes else None
-        yield number, offset, line.removeprefix(_BYTE_ORDER_MARK) if line and offset == 0 else line
-        number, offset = number + 1, offset + num_bytes + 1
-        last = others.pop()
-        for line in others:
-            yield number, offset, line
-            number, offset = number + 1, offset + len(line) + 1
-        parts, num_bytes = [last], len(last)
-    if num_bytes:
-        yield number, offset, b"".join(parts) if num_bytes <= max_bytes else None
+            yield from intake.accept(where, join_lines(text), language=None)

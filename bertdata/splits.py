@@ -10,36 +10,25 @@ cut:
 
 from __future__ import annotations
 
-import bz2
 import glob
-import gzip
 import json
 import logging
 import os
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
-
-import pyarrow as pa
 
 from bertdata import mediawiki
 from bertdata.config import MIB, ReadOptions
+from bertdata.decompress import detect_compression, find_bz2_stream, iter_chunks
 from bertdata.errors import InputError
 
-__all__ = ["Chunk", "Split", "find_inputs", "iter_chunks", "plan_splits"]
+__all__ = ["Split", "find_inputs", "plan_splits"]
 
 _LOG = logging.getLogger(__name__)
 
-_CHUNK_BYTES = MIB
 _HEAD_BYTES = MIB // 4  # read to tell a format; a dump's header, with all its namespaces, has about 10 KB
-
-# Both kinds of bz2 stream: with data (the digits of pi), and without (of its square root).
-_BZ2_START = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
-_BZ2_DATA_START = re.compile(rb"BZh[1-9]\x31\x41\x59\x26\x53\x59")
-_ZSTD_START = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
 
 # File types that would otherwise be read as broken text.
 _NOT_READ = {
@@ -84,20 +73,6 @@ class Split:
     def name(self) -> str:
         """File name and byte range, for messages and progress."""
         return f"{Path(self.path).name}[{self.start:,}-{self.stop:,}]"
-
-
-class Chunk(NamedTuple):
-    """Some bytes of a file after decompression.
-
-    Attributes:
-        data: The bytes.
-        owned: Whether they belong to the split; what comes after it is read only to finish a record begun in it.
-        position: Byte of the stored file up to which it had been read, for messages.
-    """
-
-    data: bytes
-    owned: bool
-    position: int
 
 
 def find_inputs(paths: Sequence[str]) -> list[str]:
@@ -157,7 +132,7 @@ def _plan_file(path: str, *, options: ReadOptions, split_bytes: int) -> list[Spl
     if size == 0:
         _LOG.warning("%s is empty", path)
         return []
-    compression = _detect_compression(path)
+    compression = detect_compression(path)
     head = _read_head(path, compression=compression, size=size)
     file_format = options.format if options.format != "auto" else _detect_format(path, head)
     header = mediawiki.read_header(path, head) if file_format == "mediawiki" else mediawiki.Header()
@@ -189,19 +164,6 @@ def _plan_file(path: str, *, options: ReadOptions, split_bytes: int) -> list[Spl
     ]
 
 
-def _detect_compression(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            magic = file.read(16)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    if _BZ2_START.match(magic):
-        return "bz2"
-    if magic.startswith(b"\x1f\x8b"):
-        return "gz"
-    return "zst" if _ZSTD_START.match(magic) else "none"
-
-
 def _read_head(path: str, *, compression: str, size: int) -> bytes:
     head = b""
     try:
@@ -210,7 +172,7 @@ def _read_head(path: str, *, compression: str, size: int) -> bytes:
             if len(head) >= _HEAD_BYTES:
                 break
     except InputError as error:
-        # The worker that reads this split meets the damage again, and there it can be skipped and counted.
+        # Only a warning: the worker that reads this split meets the damage again, and fails there.
         _LOG.warning("%s", error)
     return head[:_HEAD_BYTES]
 
@@ -247,68 +209,8 @@ def _bz2_cuts(path: str, *, size: int, split_bytes: int) -> list[int]:
     """Returns 0 and, for each whole multiple of `split_bytes`, the first stream start from there on."""
     cuts = [0]
     with Path(path).open("rb") as file:
-        position, tail = split_bytes, b""
-        file.seek(position)
-        while position < size and (data := tail + file.read(_CHUNK_BYTES)) and len(data) > len(tail):
-            if match := _BZ2_DATA_START.search(data):
-                cuts.append(position + match.start())
-                position, tail = (cuts[-1] // split_bytes + 1) * split_bytes, b""
-                file.seek(position)
-            else:
-                position, tail = position + len(data) - len(data[-9:]), data[-9:]
+        wanted = split_bytes
+        while wanted < size and (start := find_bz2_stream(file, start=wanted)) is not None:
+            cuts.append(start)
+            wanted = (start // split_bytes + 1) * split_bytes
     return cuts
-
-
-def iter_chunks(path: str, *, compression: str, start: int, stop: int) -> Iterator[Chunk]:
-    """Yields the bytes of a file from `start` to its end, decompressed, in pieces of bounded size.
-
-    Args:
-        path: The file.
-        compression: none, bz2, gz or zst; only none and bz2 may start elsewhere than at 0.
-        start: Byte as stored; the start of a stream in a bz2 file.
-        stop: Byte as stored from which on pieces are no longer `owned`.
-
-    Raises:
-        InputError: The file cannot be read, or its compressed data are damaged or end too early.
-    """
-    with Path(path).open("rb") as file:
-        try:
-            if compression == "none":
-                yield from _iter_plain(file, start=start, stop=stop)
-            elif compression == "bz2":
-                yield from _iter_bz2(file, start=start, stop=stop)
-            else:
-                opened = gzip.GzipFile(fileobj=file) if compression == "gz" else pa.CompressedInputStream(file, "zstd")
-                while data := opened.read(_CHUNK_BYTES):
-                    yield Chunk(data, True, file.tell())
-        except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-            size = Path(path).stat().st_size
-            raise InputError(
-                f"{path}: {compression} data damaged or cut off near byte {file.tell():,} of {size:,} ({error}); "
-                f"fetch or compress the file again, or leave it out with --skip-bad-splits"
-            ) from error
-
-
-def _iter_plain(file: BinaryIO, *, start: int, stop: int) -> Iterator[Chunk]:
-    file.seek(start)
-    position = start
-    while data := file.read(min(_CHUNK_BYTES, stop - position) if position < stop else _CHUNK_BYTES):
-        owned = position < stop
-        position += len(data)
-        yield Chunk(data, owned, position)
-
-
-def _iter_bz2(file: BinaryIO, *, start: int, stop: int) -> Iterator[Chunk]:
-    file.seek(start)
-    data = b""
-    while data or (data := file.read(_CHUNK_BYTES // 4)):
-        owned = file.tell() - len(data) < stop
-        stream = bz2.BZ2Decompressor()
-        while not stream.eof:
-            if stream.needs_input and not data and not (data := file.read(_CHUNK_BYTES // 4)):
-                raise EOFError("the last bz2 stream has no end")
-            text = stream.decompress(data, max_length=_CHUNK_BYTES)
-            data = b""
-            if text:
-                yield Chunk(text, owned, file.tell())
-        data = stream.unused_data

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertdata.config import ReadOptions
+from bertdata.decompress import iter_chunks
 from bertdata.errors import InputError
 from bertdata.readers import iter_documents
-from bertdata.splits import Split, find_inputs, iter_chunks, plan_splits
+from bertdata.splits import Split, find_inputs, plan_splits
 
 OPTIONS = ReadOptions()
 
@@ -157,7 +158,7 @@ def test_iter_documents_names_damaged_file_and_byte(compression: str, damage: st
     else:
         data[len(data) // 2] ^= 0xFF
     (tmp_path / "a").write_bytes(data)
-    with pytest.raises(InputError, match=r"/a: .* near byte [\d,]+ of [\d,]+.*--skip-bad-splits"):
+    with pytest.raises(InputError, match=r"/a: .* near byte [\d,]+ of [\d,]+.*leave it out of the input"):
         read_texts(tmp_path / "a")
 
 

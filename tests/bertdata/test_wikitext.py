@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertdata.wikitext import clean_characters, clean_wikitext
+from bertdata.characters import clean_characters
+from bertdata.wikitext import clean_wikitext
 
 CONSTRUCTS = [
     # quotes, entities, characters

@@ -1,0 +1,137 @@
+"""Bytes of a stored file, decompressed piece by piece: bz2, gzip, zstd or none."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import pyarrow as pa
+
+from bertdata.config import MIB
+from bertdata.errors import InputError
+
+__all__ = ["Chunk", "detect_compression", "find_bz2_stream", "iter_chunks"]
+
+_CHUNK_BYTES = MIB
+
+# Both kinds of bz2 stream: with data (the digits of pi), and without (of its square root).
+_BZ2_START = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
+_BZ2_DATA_START = re.compile(rb"BZh[1-9]\x31\x41\x59\x26\x53\x59")
+_BZ2_START_BYTES = 10
+_ZSTD_START = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
+
+
+class Chunk(NamedTuple):
+    """Some bytes of a file after decompression.
+
+    Attributes:
+        data: The bytes.
+        owned: Whether they belong to the split; what comes after it is read only to finish a record begun in it.
+        position: Byte of the stored file up to which it had been read, for messages.
+    """
+
+    data: bytes
+    owned: bool
+    position: int
+
+
+def detect_compression(path: str) -> str:
+    """Tells by a file's first bytes how it is compressed.
+
+    Returns:
+        none, bz2, gz or zst.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            magic = file.read(16)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if _BZ2_START.match(magic):
+        return "bz2"
+    if magic.startswith(b"\x1f\x8b"):
+        return "gz"
+    return "zst" if _ZSTD_START.match(magic) else "none"
+
+
+def find_bz2_stream(file: BinaryIO, *, start: int) -> int | None:
+    """Finds where the next bz2 stream with data begins.
+
+    Args:
+        file: A bz2 file, open; its position changes.
+        start: Byte from which on to look.
+
+    Returns:
+        The stream's first byte, or None where no stream begins any more.
+    """
+    file.seek(start)
+    position, tail = start, b""  # of the bytes at hand; the end of the last ones, which may hold part of a start
+    while data := file.read(_CHUNK_BYTES):
+        data = tail + data
+        if match := _BZ2_DATA_START.search(data):
+            return position + match.start()
+        tail = data[-(_BZ2_START_BYTES - 1) :]
+        position += len(data) - len(tail)
+    return None
+
+
+def iter_chunks(path: str, *, compression: str, start: int, stop: int) -> Iterator[Chunk]:
+    """Yields the bytes of a file from `start` to its end, decompressed, in pieces of bounded size.
+
+    Args:
+        path: The file.
+        compression: none, bz2, gz or zst; only none and bz2 may start elsewhere than at 0.
+        start: Byte as stored; the start of a stream in a bz2 file.
+        stop: Byte as stored from which on pieces are no longer `owned`.
+
+    Raises:
+        InputError: The file cannot be read, or its compressed data are damaged or end too early.
+    """
+    with Path(path).open("rb") as file:
+        try:
+            if compression == "none":
+                yield from _iter_plain(file, start=start, stop=stop)
+            elif compression == "bz2":
+                yield from _iter_bz2(file, start=start, stop=stop)
+            else:
+                opened = gzip.GzipFile(fileobj=file) if compression == "gz" else pa.CompressedInputStream(file, "zstd")
+                while data := opened.read(_CHUNK_BYTES):
+                    yield Chunk(data, True, file.tell())
+        except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+            size = Path(path).stat().st_size
+            raise InputError(
+                f"{path}: {compression} data damaged or cut off near byte {file.tell():,} of {size:,} ({error}); "
+                f"fetch or compress the file again, or leave it out of the input"
+            ) from error
+
+
+def _iter_plain(file: BinaryIO, *, start: int, stop: int) -> Iterator[Chunk]:
+    file.seek(start)
+    position = start
+    while data := file.read(min(_CHUNK_BYTES, stop - position) if position < stop else _CHUNK_BYTES):
+        owned = position < stop
+        position += len(data)
+        yield Chunk(data, owned, position)
+
+
+def _iter_bz2(file: BinaryIO, *, start: int, stop: int) -> Iterator[Chunk]:
+    file.seek(start)
+    data = b""
+    while data or (data := file.read(_CHUNK_BYTES // 4)):
+        owned = file.tell() - len(data) < stop
+        stream = bz2.BZ2Decompressor()
+        while not stream.eof:
+            if stream.needs_input and not data and not (data := file.read(_CHUNK_BYTES // 4)):
+                raise EOFError("the last bz2 stream has no end")
+            text = stream.decompress(data, max_length=_CHUNK_BYTES)
+            data = b""
+            if text:
+                yield Chunk(text, owned, file.tell())
+        data = stream.unused_data

@@ -1,0 +1,146 @@
+"""Lines and paragraphs of a text file: which of them belong to a split, and how hard-wrapped ones are joined.
+
+A line or paragraph belongs to the split in which its first byte lies.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from bertdata.characters import clean_characters, collapse_spaces
+from bertdata.decompress import iter_chunks
+from bertdata.splits import Split
+
+__all__ = ["iter_lines", "iter_paragraphs", "join_lines", "read_whole"]
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def iter_lines(split: Split, *, max_bytes: int) -> Iterator[tuple[str, bytes | None]]:
+    """Yields the lines that begin in a split, without their ends.
+
+    Args:
+        split: Where to read.
+        max_bytes: A longer line is not held in memory; None comes in its place.
+
+    Yields:
+        (where it is, for messages; its bytes), in the order of the file.
+
+    Raises:
+        InputError: The file is damaged or cut off.
+    """
+    for number, offset, line in _iter_lines_from_before(split, max_bytes=max_bytes):
+        if offset >= split.stop and split.compression == "none":
+            return
+        if offset >= split.start:
+            yield _name_place(split, number, offset), line
+
+
+def iter_paragraphs(split: Split, *, max_bytes: int) -> Iterator[tuple[str, bytes | None]]:
+    """Yields the paragraphs that begin in a split: runs of lines that are not blank.
+
+    Args:
+        split: Where to read.
+        max_bytes: A longer paragraph is not held in memory; None comes in its place.
+
+    Yields:
+        (where it is, for messages; its bytes), in the order of the file.
+
+    Raises:
+        InputError: The file is damaged or cut off.
+    """
+    lines: list[bytes] = []
+    where, num_bytes, inside = "", 0, False
+    too_large = own = False
+    for number, offset, line in _iter_lines_from_before(split, max_bytes=max_bytes):
+        if line is not None and (not line or line.isspace()):
+            if own and inside:
+                yield where, None if too_large else b"\n".join(lines)
+            inside = own = too_large = False
+            lines, num_bytes = [], 0
+            continue
+        if not inside:
+            if offset >= split.stop and split.compression == "none":
+                return
+            inside = True
+            own = offset >= split.start
+            where = _name_place(split, number, offset)
+        num_bytes += len(line or b"") + 1
+        too_large = too_large or line is None or num_bytes > max_bytes
+        if own and not too_large:
+            lines.append(line or b"")
+    if own and inside:
+        yield where, None if too_large else b"\n".join(lines)
+
+
+def read_whole(split: Split, *, max_bytes: int) -> bytes | None:
+    """Returns the bytes of a file that is one split, without its byte order mark; None for more than `max_bytes`."""
+    parts: list[bytes] = []
+    num_bytes = 0
+    for chunk in iter_chunks(split.path, compression=split.compression, start=split.start, stop=split.stop):
+        parts.append(chunk.data)
+        num_bytes += len(chunk.data)
+        if num_bytes > max_bytes:
+            return None
+    return b"".join(parts).removeprefix(_BYTE_ORDER_MARK)
+
+
+def _name_place(split: Split, number: int, offset: int) -> str:
+    return f"line {number:,}" if split.start == 0 else f"byte {offset:,}"
+
+
+def _iter_lines_from_before(split: Split, *, max_bytes: int) -> Iterator[tuple[int, int, bytes | None]]:
+    """Yields (number, offset, line without its end) from the line before the split on; None for too long a line."""
+    start = split.start
+    if start > 0:
+        with Path(split.path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stored:
+            start = stored.rfind(b"\n", 0, start - 1) + 1
+    parts: list[bytes] = []
+    number, offset, num_bytes = 1, start, 0
+    for chunk in iter_chunks(split.path, compression=split.compression, start=start, stop=split.stop):
+        first, *others = chunk.data.split(b"\n")
+        ends_line = bool(others)
+        num_bytes += len(first)
+        if num_bytes <= max_bytes:
+            parts.append(first)
+        else:
+            parts = []
+        if not ends_line:
+            continue
+        line = b"".join(parts) if num_bytes <= max_bytes else None
+        yield number, offset, line.removeprefix(_BYTE_ORDER_MARK) if line and offset == 0 else line
+        number, offset = number + 1, offset + num_bytes + 1
+        last = others.pop()
+        for line in others:
+            yield number, offset, line
+            number, offset = number + 1, offset + len(line) + 1
+        parts, num_bytes = [last], len(last)
+    if num_bytes:
+        yield number, offset, b"".join(parts) if num_bytes <= max_bytes else None
+
+
+# A line of usual page width that does not end a sentence, before a line that is not blank.
+_WRAPPED_LINE = re.compile(r"\n[^\n]{50,100}(?<![.!?:;。！？…”\"»])(?=\n[^\n])")
+_HYPHEN_BREAK = re.compile(r"(?<=[^\W\d_][-‐])\n(?=[^\W\d_])")
+_BLANK_LINES = re.compile(r"\n\s*\n\s*")
+_SPACES_AT_BREAK = re.compile(r" *\n[ \n]*")
+
+
+def join_lines(text: str) -> str:
+    r"""Returns text with one paragraph per line: hard-wrapped lines joined, no blank lines, spaces normal.
+
+    Text counts as hard-wrapped where more than half of the line breaks inside paragraphs come after 50 to 100
+    characters that end no sentence.
+    """
+    text = clean_characters(text)
+    num_breaks = text.count("\n")
+    if num_breaks:
+        num_breaks -= sum(match.count("\n") for match in _BLANK_LINES.findall(text))
+        if num_breaks > 0 and 2 * len(_WRAPPED_LINE.findall("\n" + text)) > num_breaks:
+            paragraphs = _BLANK_LINES.split(text)
+            text = "\n".join(_HYPHEN_BREAK.sub("", paragraph).replace("\n", " ") for paragraph in paragraphs)
+        text = _SPACES_AT_BREAK.sub("\n", text)
+    return collapse_spaces(text).strip()
