@@ -107,6 +107,7 @@ def choose_options(
         "compile": False,
         "num_loader_workers": 1 if on_gpu else 0,
         "next_sentence": data_set.manifest.options["pairs"]["next_sentence"] != "none",
+        "save_every": min(1000, max(1, max_steps // 20)),
         "log_every": 50,
     }
     kept = {name: old[name] for name in _KEPT if name in old}

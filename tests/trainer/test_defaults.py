@@ -136,3 +136,8 @@ def test_sizes_are_the_published_ones() -> None:
 def test_options_that_cannot_be_are_refused(data_set: DataSet, change: dict[str, Any]) -> None:
     with pytest.raises(TrainingError, match="--"):
         TrainOptions.from_json(choose(data_set).to_json() | change)
+
+
+def test_short_runs_save_more_often(data_set: DataSet) -> None:
+    assert choose(data_set, max_steps=100).save_every == 5
+    assert choose(data_set, max_steps=1_000_000).save_every == 1000
