@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from unicodedata import lookup
 
 from bertdata.characters import collapse_spaces
 from bertdata.nesting import resolve_nested
@@ -96,19 +95,16 @@ _TEX_SYMBOLS |= dict.fromkeys([",", ";", ":", " ", "quad"], " ")
 _TEX_SYMBOLS |= dict.fromkeys(["mathrm", "text", "textrm", "mathbf", "mathit", "mathbb", "mathcal", "operatorname"], "")
 _TEX_SYMBOLS |= dict.fromkeys(["left", "right", "displaystyle", "scriptstyle", "rm", "bf", "!", "{", "}"], "")
 
+_ALPHABET = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho varsigma sigma tau"
+_ALPHABET += " upsilon phi chi psi omega"
+_GREEK = {name: chr(ord("α") + i) for i, name in enumerate(_ALPHABET.split())}
+_GREEK |= {"digamma": "ϝ", "stigma": "ϛ", "koppa": "ϟ", "sampi": "ϡ"}
+_TEX_SYMBOLS |= _GREEK | {name.capitalize(): letter.upper() for name, letter in _GREEK.items()}
+_TEX_SYMBOLS |= {f"var{name}": _GREEK[name] for name in ("epsilon", "theta", "kappa", "pi", "rho", "phi")}
+
 
 def _keep_plain_math(match: re.Match[str]) -> str:
     """Returns a short formula as text ("where <math>x_i</math> is 1" stays a sentence), nothing for others."""
-    formula = _TEX_COMMAND.sub(_spell_command, match[2])
+    formula = _TEX_COMMAND.sub(lambda command: _TEX_SYMBOLS.get(command[1], command[0]), match[2])
     formula = collapse_spaces(formula.translate(_TEX_BRACES).replace("\n", " ")).strip()
     return formula if len(formula) <= 40 and "\\" not in formula else ""
-
-
-def _spell_command(match: re.Match[str]) -> str:
-    name = match[1]
-    if name in _TEX_SYMBOLS:
-        return _TEX_SYMBOLS[name]
-    try:
-        return lookup(f"GREEK {'SMALL' if name[0].islower() else 'CAPITAL'} LETTER {name.upper().removeprefix('VAR')}")
-    except KeyError:
-        return match[0]

@@ -110,8 +110,7 @@ def _iter_lines_from_before(split: Split, *, max_bytes: int) -> Iterator[tuple[i
             parts = []
         if not ends_line:
             continue
-        line = b"".join(parts) if num_bytes <= max_bytes else None
-        yield number, offset, line.removeprefix(_BYTE_ORDER_MARK) if line and offset == 0 else line
+        yield number, offset, _join_line(parts, offset) if num_bytes <= max_bytes else None
         number, offset = number + 1, offset + num_bytes + 1
         last = others.pop()
         for line in others:
@@ -119,7 +118,12 @@ def _iter_lines_from_before(split: Split, *, max_bytes: int) -> Iterator[tuple[i
             number, offset = number + 1, offset + len(line) + 1
         parts, num_bytes = [last], len(last)
     if num_bytes:
-        yield number, offset, b"".join(parts) if num_bytes <= max_bytes else None
+        yield number, offset, _join_line(parts, offset) if num_bytes <= max_bytes else None
+
+
+def _join_line(parts: list[bytes], offset: int) -> bytes:
+    line = b"".join(parts)
+    return line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line
 
 
 # A line of usual page width that does not end a sentence, before a line that is not blank.
@@ -142,5 +146,5 @@ def join_lines(text: str) -> str:
         if num_breaks > 0 and 2 * len(_WRAPPED_LINE.findall("\n" + text)) > num_breaks:
             paragraphs = _BLANK_LINES.split(text)
             text = "\n".join(_HYPHEN_BREAK.sub("", paragraph).replace("\n", " ") for paragraph in paragraphs)
-        text = _SPACES_AT_BREAK.sub("\n", text)
-    return collapse_spaces(text).strip()
+    # In this order: a long run of spaces would be looked at again from each of its spaces.
+    return _SPACES_AT_BREAK.sub("\n", collapse_spaces(text)).strip()

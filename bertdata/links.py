@@ -38,12 +38,14 @@ _MEDIA_NAMES = (
 
 # Split at a link with its label captured and joined again: a substitution without a call per link.
 _LINK = re.compile(r"\[\[(?:([^\[\]|\n:]*)|[^\[\]|\n:]*\|([^\[\]\n]*))\]\]")
-_PREFIXED_LINK = re.compile(
-    r"\[\[[ \t]*([^\[\]|\n:]*?)[ \t]*:([^\[\]\n]*(?:(?:\[(?!\[)|\](?!\])|\n(?!\n))[^\[\]\n]*)*)\]\]"
-)
-_OPEN_PREFIXED_LINK = re.compile(r"\[\[[ \t]*([^\[\]|\n:]*?)[ \t]*:[^\n]*")
+_PREFIXED_LINK = re.compile(r"\[\[([^\[\]|\n:]*):([^\[\]\n]*(?:(?:\[(?!\[)|\](?!\])|\n(?!\n))[^\[\]\n]*)*)\]\]")
+_OPEN_PREFIXED_LINK = re.compile(r"\[\[([^\[\]|\n:]*):[^\n]*")
 _BRACKETED_LINK = re.compile(r"\[\[(?:[^\[\]|\n]*\|)?([^\[\]\n]*(?:(?:\[(?!\[)|\](?!\]))[^\[\]\n]*)*)\]\]")
-_EXTERNAL_LINK = re.compile(r"\[(?:(?:https?:|ftps?:|irc:|news:|gopher:)?//|mailto:)[^\s\[\]]*[ \t]*([^\[\]\n]*)\]")
+# The lookaheads leave one way to divide a line into address, spaces and label: with more, the time for a link that is
+# not closed would be quadratic in the line.
+_EXTERNAL_LINK = re.compile(
+    r"\[(?:(?:https?:|ftps?:|irc:|news:|gopher:)?//|mailto:)[^\s\[\]]*(?=[\s\]])[ \t]*(?![ \t])([^\[\]\n]*)\]"
+)
 _SISTER_PROJECTS = {
     *("w", "wikipedia", "wikt", "wiktionary", "s", "wikisource", "q", "wikiquote", "b", "wikibooks", "n", "wikinews"),
     *("v", "wikiversity", "voy", "wikivoyage", "c", "commons", "d", "wikidata", "species", "m", "meta", "mw"),
@@ -70,7 +72,8 @@ def resolve_links(text: str, *, media_names: tuple[str, ...]) -> str:
     media_prefixes = _media_prefixes(media_names)
 
     def expand(match: re.Match[str]) -> str:
-        prefix, rest = match[1].lower(), match[2]
+        name, rest = match[1].strip(), match[2]
+        prefix = name.lower()
         if prefix in media_prefixes:
             return ""
         target, bar, label = rest.partition("|")
@@ -78,14 +81,14 @@ def resolve_links(text: str, *, media_names: tuple[str, ...]) -> str:
             return label
         if _LANGUAGE_CODE.fullmatch(prefix) and prefix not in _NOT_A_LANGUAGE:
             return ""
-        return target if not prefix or prefix in _SISTER_PROJECTS else f"{match[1]}:{target}"
+        return target if not prefix or prefix in _SISTER_PROJECTS else f"{name}:{target}"
 
     def resolve_innermost(level: str) -> str:
         return _PREFIXED_LINK.sub(expand, label_links(level)) if "[[" in level else level
 
     text = resolve_nested(text, resolve_innermost)
     if "[[" in text:
-        text = _OPEN_PREFIXED_LINK.sub(lambda m: "" if m[1].lower() in media_prefixes else m[0], text)
+        text = _OPEN_PREFIXED_LINK.sub(lambda m: "" if m[1].strip().lower() in media_prefixes else m[0], text)
         text = _BRACKETED_LINK.sub(r"\1", text)
         text = text.replace("[[", "")
     text = text.replace("]]", "")

@@ -10,26 +10,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from html import unescape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from xml.etree import ElementTree
 
+from bertdata.decompress import Chunk
 from bertdata.errors import InputError
+from bertdata.splits import Split
 
-if TYPE_CHECKING:
-    from bertdata.decompress import Chunk
-    from bertdata.splits import Split
-
-__all__ = ["Article", "Header", "iter_articles", "read_header"]
+__all__ = ["Article", "iter_articles"]
 
 _PAGE, _PAGE_END, _ROOT_END = b"<page>", b"</page>", b"</mediawiki>"
 
 _TAIL_BYTES = 4096  # kept of what has no page in it, to see the closing tag
-
-_ROOT = re.compile(rb"<mediawiki\b[^>]*>")
-_LANGUAGE = re.compile(rb"""\bxml:lang\s*=\s*["']([^"']*)""")
-_NAMESPACE = re.compile(rb"""<namespace\b[^>]*?\bkey\s*=\s*["'](-?\d+)["'][^>]*>([^<]+)</namespace>""")
 
 # `#REDIRECT [[target]]`, in any language; a numbered list has a space after its mark.
 _REDIRECT = re.compile(r"\s*#[^\W\d]+ ?:?\s*\[\[")
@@ -58,55 +50,11 @@ _ENGLISH_NAMESPACES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Header:
-    """What a dump says before its first page.
-
-    Attributes:
-        has_root: Whether it opens with <mediawiki>, and so has to close it.
-        language: The root's xml:lang, if any.
-        namespaces: Its namespaces as (name, number), without the main one, which has no name.
-    """
-
-    has_root: bool = False
-    language: str | None = None
-    namespaces: tuple[tuple[str, int], ...] = ()
-
-
 class Article(NamedTuple):
     """A page of namespace 0 that is no redirect; its text is None where the page is too large to be read."""
 
     title: str
     text: str | None
-
-
-def read_header(path: str, head: bytes) -> Header:
-    """Reads what stands before the first page.
-
-    Args:
-        path: The dump, for the message.
-        head: Its first bytes.
-
-    Raises:
-        InputError: The dump has a DOCTYPE, which an export never has and which could define entities.
-    """
-    before_pages = head.partition(_PAGE)[0]
-    if b"<!DOCTYPE" in before_pages or b"<!ENTITY" in before_pages:
-        raise InputError(
-            f"{path} has a DOCTYPE, which a MediaWiki export never has; it is not read, as it may hold anything"
-        )
-    root = _ROOT.search(before_pages)
-    if not root:
-        return Header()
-    language = _LANGUAGE.search(root[0])
-    return Header(
-        has_root=True,
-        language=language[1].decode("ascii", "replace") if language else None,
-        namespaces=tuple(
-            (unescape(name.decode("utf-8", "replace")).strip(), int(number))
-            for number, name in _NAMESPACE.findall(before_pages)
-        ),
-    )
 
 
 class _Window:

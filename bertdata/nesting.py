@@ -19,14 +19,14 @@ def resolve_nested(text: str, resolve_innermost: Callable[[str], str]) -> str:
 
     Args:
         text: Wikitext.
-        resolve_innermost: Resolves what has no markup of its own kind inside; what it resolves gets shorter.
+        resolve_innermost: Resolves what has no markup of its own kind inside; it may give what is as long.
 
     Returns:
         The text after 8 levels, or earlier where a level changed nothing.
     """
     for _ in range(_MAX_DEPTH):
-        before = len(text)
+        before = text
         text = resolve_innermost(text)
-        if len(text) == before:
+        if text == before:
             break
     return text

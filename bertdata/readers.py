@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertdata import mediawiki
 from bertdata.characters import clean_characters
 from bertdata.config import MIB, ReadOptions
 from bertdata.decompress import iter_chunks
 from bertdata.lines import iter_lines, iter_paragraphs, join_lines, read_whole
 from bertdata.links import MEDIA_NAMESPACES
+from bertdata.mediawiki import iter_articles
 from bertdata.splits import Split
 from bertdata.wikitext import clean_wikitext
 
@@ -135,7 +135,7 @@ class _Intake:
 def _iter_mediawiki(split: Split, intake: _Intake) -> Iterator[Document]:
     chunks = iter_chunks(split.path, compression=split.compression, start=split.start, stop=split.stop)
     media_names = tuple(sorted(name for name, number in split.namespaces if number in MEDIA_NAMESPACES))
-    articles = mediawiki.iter_articles(split, chunks, max_page_bytes=intake.max_record_bytes, counts=intake.counts)
+    articles = iter_articles(split, chunks, max_page_bytes=intake.max_record_bytes, counts=intake.counts)
     for title, wikitext in articles:
         intake.counts["records"] += 1
         if wikitext is None:

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertdata import mediawiki
 from bertdata.config import MIB, ReadOptions
 from bertdata.decompress import detect_compression, find_bz2_stream, iter_chunks
+from bertdata.dump_header import Header, read_header
 from bertdata.errors import InputError
 
 __all__ = ["Split", "find_inputs", "plan_splits"]
@@ -135,7 +135,7 @@ def _plan_file(path: str, *, options: ReadOptions, split_bytes: int) -> list[Spl
     compression = detect_compression(path)
     head = _read_head(path, compression=compression, size=size)
     file_format = options.format if options.format != "auto" else _detect_format(path, head)
-    header = mediawiki.read_header(path, head) if file_format == "mediawiki" else mediawiki.Header()
+    header = read_header(path, head) if file_format == "mediawiki" else Header()
     cuts: list[int]
     if compression == "none" and not (file_format == "text" and options.document_per == "file"):
         num_splits = -(-size // split_bytes)
@@ -201,7 +201,7 @@ def _detect_format(path: str, head: bytes) -> str:
 def _is_json_object(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -24,8 +24,13 @@ def expand_template(content: str) -> str:
         content: What stands between its braces, with no template inside.
 
     Returns:
-        Wikitext; empty for a template without words of its own, such as an infobox.
+        Wikitext; empty for a template without words of its own, such as an infobox. An equals sign in it comes as an
+        entity, so that a template around this one does not take what is before it for the name of an argument.
     """
+    return _expand(content).replace("=", "&#61;")
+
+
+def _expand(content: str) -> str:
     name, _, rest = content.partition("|")
     name = name.strip().replace("_", " ").lower()
     rule = _TEMPLATES.get(name)
@@ -35,7 +40,7 @@ def expand_template(content: str) -> str:
         elif name.startswith(("script/", "font/")):
             rule = _last
         elif name.startswith("formatnum:"):
-            return name.removeprefix("formatnum:").strip()
+            return content.partition("|")[0].partition(":")[2].strip()
         else:
             return ""
     if isinstance(rule, str):
@@ -130,11 +135,14 @@ _MONTHS = (
     *("July", "August", "September", "October", "November", "December"),
 )
 
+_MONTH_NUMBER = re.compile(r"0?[1-9]|1[0-2]")
+
 
 def _as_of(arguments: Arguments) -> str:
     values = _positional(arguments)
     month = values[1] if len(values) > 1 else ""
-    month = _MONTHS[int(month) - 1] if month.isdecimal() and 1 <= int(month) <= 12 else month
+    if _MONTH_NUMBER.fullmatch(month):
+        month = _MONTHS[int(month) - 1]
     day = values[2] if len(values) > 2 else ""
     opening = arguments.get("alt") or " ".join(filter(None, ["As of", day, month, *values[:1]]))
     return opening[:1].lower() + opening[1:] if arguments.get("lc", "")[:1] == "y" else opening
@@ -170,8 +178,9 @@ def _convert(arguments: Arguments) -> str:
 def _unit(code: str) -> str:
     scale = _SCALE.match(code)
     if scale:
-        return f"{_SCALES[scale[1]]} {_unit(code[scale.end() :])}"
-    return _UNITS.get(code.lower(), code)
+        code = code[scale.end() :]
+    unit = _UNITS.get(code.lower(), code)
+    return f"{_SCALES[scale[1]]} {unit}" if scale else unit
 
 
 _SCALE = re.compile(r"e([369])(?=\D)")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from html import unescape
+from unicodedata import normalize
 
 from bertdata.characters import clean_characters, collapse_spaces
 from bertdata.elements import drop_elements, drop_tags, restore_brackets
@@ -33,7 +34,7 @@ def clean_wikitext(text: str, *, media_names: Sequence[str] = ()) -> str:
         media_names: Names of the File and Category namespaces in the wiki's own language.
 
     Returns:
-        Paragraphs separated by "\n".
+        Paragraphs in NFC, separated by "\n".
     """
     text = f"\n{text}\n"
     if "<" in text:
@@ -51,7 +52,8 @@ def clean_wikitext(text: str, *, media_names: Sequence[str] = ()) -> str:
     text = _LIST_ITEM.sub(_keep_sentence, text)
     if "&" in text:
         text = _unescape(_unescape(text))
-    return _tidy(clean_characters(restore_brackets(text)))
+    # A second time NFC: what was removed may have stood between a letter and its accent.
+    return normalize("NFC", _tidy(clean_characters(restore_brackets(text))))
 
 
 # ---- templates and tables --------------------------------------------------------------------------------------------

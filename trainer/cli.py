@@ -75,7 +75,11 @@ _AT_LEAST_ZERO = click.IntRange(min=0)
 @click.option(
     "--eval-only", is_flag=True, help="Evaluate the newest checkpoint of --out, print the result, do not train."
 )
-@click.option("--save-every", type=_AT_LEAST_ONE, help="Steps between checkpoints. [default: a twentieth of the steps, at most 1000]")
+@click.option(
+    "--save-every",
+    type=_AT_LEAST_ONE,
+    help="Steps between checkpoints. [default: a twentieth of the steps, at most 1000]",
+)
 @click.option("--keep", type=_AT_LEAST_ONE, help="Newest checkpoints that are kept. [default: 3]")
 @click.option("--log-every", type=_AT_LEAST_ONE, help="Steps between lines of log and metrics. [default: 50]")
 @click.option(

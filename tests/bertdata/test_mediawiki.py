@@ -1,11 +1,14 @@
+import ast
 from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+import bertdata
 from bertdata.config import ReadOptions
+from bertdata.dump_header import read_header
 from bertdata.errors import InputError
-from bertdata.mediawiki import read_header
 from bertdata.readers import Document, Reject, iter_documents
 from bertdata.splits import plan_splits
 
@@ -38,6 +41,26 @@ def test_read_header_takes_language_and_namespaces() -> None:
     assert header.has_root
     assert header.language == "nds"
     assert header.namespaces == (("Spezial", -1), ("Wiki", 4), ("Bild", 6), ("Kategorie", 14))
+
+
+def test_read_header_takes_no_number_that_is_none() -> None:
+    header = read_header("a", f'<mediawiki><namespace key="{"9" * 5000}">No</namespace><page>'.encode())
+    assert header.namespaces == ()
+
+
+def test_reading_modules_import_only_downwards() -> None:
+    imports: dict[str, set[str]] = {}  # those for types too
+    waiting = ["readers"]
+    while waiting:
+        module = waiting.pop()
+        tree = ast.parse(Path(bertdata.__path__[0], f"{module}.py").read_text())
+        froms = [(node.module or "", node.names) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        names = {name.removeprefix("bertdata.") for name, _ in froms if name.startswith("bertdata.")}
+        names |= {alias.name for name, aliases in froms if name == "bertdata" for alias in aliases}
+        imports[module] = names
+        waiting += names - imports.keys()
+    order = list(TopologicalSorter(imports).static_order())
+    assert order.index("splits") < order.index("mediawiki") < order.index("readers")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import pytest
 
 from bertdata.config import ReadOptions
+from bertdata.lines import join_lines
 from bertdata.readers import Document, Reject, iter_documents
 from bertdata.splits import plan_splits
 
@@ -92,6 +94,48 @@ def test_iter_documents_counts_bad_jsonl_by_reason(tmp_path: Path) -> None:
     json.dumps([reject.excerpt for reject in rejects]).encode()
 
 
+BAD_RECORDS = [
+    ("jsonl", b'{"text": "bad', "bad_json"),
+    ("jsonl", b'"a string"', "bad_json"),
+    ("jsonl", b'{"text": "\xff"}', "bad_utf8"),
+    ("jsonl", b'{"text": "\\udc00"}', "bad_utf8"),
+    ("jsonl", b'{"body": "x"}', "missing_field"),
+    ("jsonl", b'{"text": {}}', "bad_field"),
+    ("jsonl", b'{"text": "' + b"x" * 2000 + b'"}', "too_large"),
+    ("jsonl", b'{"text": "' + b"x" * (2 << 20) + b'"}', "too_large"),
+    ("text", b"\xff", "bad_utf8"),
+    ("text", b"x" * 2000, "too_large"),
+    ("text", b"x" * (2 << 20), "too_large"),
+]
+
+
+@pytest.mark.parametrize(("file_format", "record", "reason"), BAD_RECORDS)
+@pytest.mark.parametrize("document_per", ["blank-line", "line", "file"])
+def test_iter_documents_books_bad_record_under_its_reason(
+    file_format: str, record: bytes, reason: str, document_per: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(record)
+    options = {"format": file_format, "document_per": document_per, "max_document_bytes": 1000}
+    documents, counts, rejects = read(tmp_path / "a", **options)
+    assert documents == []
+    assert counts == {"records": 1, f"rejected_{reason}": 1}
+    assert [(reject.path, reject.reason) for reject in rejects] == [(str(tmp_path / "a"), reason)]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+@pytest.mark.parametrize("num_records", [1, 2])
+def test_iter_documents_takes_byte_order_mark_off_jsonl(num_records: int, end: str, tmp_path: Path) -> None:
+    records = "\n".join(['{"text": "One."}'] * num_records)
+    (tmp_path / "a.jsonl").write_bytes(f"\ufeff{records}{end}".encode())
+    assert [document.text for document in read(tmp_path / "a.jsonl")[0]] == ["One."] * num_records
+
+
+@pytest.mark.parametrize("document_per", ["blank-line", "line", "file"])
+def test_iter_documents_takes_byte_order_mark_off_text_without_line_end(document_per: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffOne.".encode())
+    assert [document.text for document in read(tmp_path / "a.txt", document_per=document_per)[0]] == ["One."]
+
+
 def test_iter_documents_keeps_first_20_rejects(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("{bad\n" * 50)
     _, counts, rejects = read(tmp_path / "a.jsonl")
@@ -112,6 +156,14 @@ def test_iter_documents_reads_other_text_field(tmp_path: Path) -> None:
     assert read(tmp_path / "a.jsonl", text_field="body")[0][0].text == "yes"
 
 
+def test_iter_documents_rejects_records_without_the_given_text_field(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "no"}\n{"body": "yes"}\n{"body": null}')
+    documents, counts, rejects = read(tmp_path / "a.jsonl", text_field="body")
+    assert [document.text for document in documents] == ["yes"]
+    assert counts == {"records": 3, "documents": 1, "rejected_missing_field": 2}
+    assert [reject.where for reject in rejects] == ["line 1", "line 3"]
+
+
 @pytest.mark.parametrize(
     ("document_per", "expected"),
     [
@@ -130,6 +182,38 @@ def test_iter_documents_takes_lines_as_sentences(tmp_path: Path) -> None:
     assert [document.sentences for document in documents] == [("one", "two"), ("three",)]
 
 
+def test_iter_documents_reads_the_form_of_googles_create_pretraining_data(tmp_path: Path) -> None:
+    long = "This sentence fills one line of a file and ends without any stop"
+    (tmp_path / "a.txt").write_text(
+        f"\n\n{long}\n{long}\n{long}\n\n \t\n\nDr. Two\tis  here. Or not.\r\nend\r\n\r\nlast"
+    )
+    documents, counts, _ = read(tmp_path / "a.txt", sentence_per_line=True)
+    expected = [(long, long, long), ("Dr. Two is here. Or not.", "end"), ("last",)]
+    assert [document.sentences for document in documents] == expected
+    assert [document.text for document in documents] == ["\n".join(sentences) for sentences in expected]
+    assert [document.id for document in documents] == ["a.txt:line 3", "a.txt:line 9", "a.txt:line 12"]
+    assert counts == {"records": 3, "documents": 3}
+
+
+@pytest.mark.parametrize(("document_per", "expected"), [("line", [("One.",), ("Two.",)]), ("file", [("One.", "Two.")])])
+def test_iter_documents_takes_lines_as_sentences_of_lines_and_files(
+    document_per: str, expected: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("One.\n\nTwo.\n")
+    documents, _, _ = read(tmp_path / "a.txt", sentence_per_line=True, document_per=document_per)
+    assert [document.sentences for document in documents] == expected
+
+
+@pytest.mark.parametrize(
+    ("document_per", "ids"),
+    [("line", ["a:line 1", "a:line 3", "b:line 1"]), ("file", ["a:file", "b:file"])],
+)
+def test_iter_documents_never_joins_files(document_per: str, ids: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("One.\n\nTwo.")
+    (tmp_path / "b").write_text("Three.")
+    assert [document.id for document in read(tmp_path, document_per=document_per)[0]] == ids
+
+
 def test_iter_documents_joins_hard_wrapped_lines(tmp_path: Path) -> None:
     wrapped = (
         "It was the best of times, it was the worst of times, it was the age\n"
@@ -144,6 +228,12 @@ def test_iter_documents_joins_hard_wrapped_lines(tmp_path: Path) -> None:
         "it was the epoch of well-known belief.\nIt was the season of Light, it was the season of Darkness, it was the "
         "spring of hope."
     ]
+
+
+def test_join_lines_is_linear_in_a_run_of_spaces() -> None:
+    started = time.process_time()
+    assert join_lines("a \n  b" + " " * 500_000 + "c") == "a\nb c"
+    assert time.process_time() - started < 15
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_find_inputs_names_what_matches_nothing(path: str, tmp_path: Path) -> No
         ("a.jsonl", "{broken\n", "jsonl"),
         ("a", "\ufeff" + '{"text": "x"}', "jsonl"),
         ("a", "{a brace} opens this text.", "text"),
+        ("a", '{"a":' * 40_000, "text"),
         ("a", "[1] opens this text.", "text"),
         ("a", "<!DOCTYPE html><p>x", "text"),
         ("a", " \n", "text"),

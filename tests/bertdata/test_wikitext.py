@@ -1,8 +1,9 @@
 import time
 import unicodedata
+from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bertdata.characters import clean_characters
@@ -21,6 +22,7 @@ CONSTRUCTS = [
         "A softhyphen, a zerowidth space and a hard one.",
     ),
     ("Cafe\u0301 in NFC is what comes out.", "Café in NFC is what comes out."),
+    ("Caf<b>e</b>\u0301 and a()\u0301 and e &#769; are in NFC too.", "Café and á and e \u0301 are in NFC too."),
     (
         "One line\nof the same paragraph.\n\nAnother paragraph follows.",
         "One line of the same paragraph.\nAnother paragraph follows.",
@@ -52,6 +54,11 @@ CONSTRUCTS = [
     ),
     ("<gallery>\nFile:A.jpg|Caption one.\n</gallery>Prose is here, after it.", "Prose is here, after it."),
     ("The number <math>x</math> is not <math>\\alpha \\times 2</math> here.", "The number x is not α × 2 here."),
+    (
+        "Let <math>\\lambda + \\Lambda</math> be <math>\\varsigma \\sigma \\Sigma</math> or <math>\\varphi</math>.",
+        "Let λ + Λ be ς σ Σ or φ.",
+    ),
+    ("Let <math>\\final + x</math> and <math>\\kai</math> be gone here.", "Let and be gone here."),
     ("As <math>\\frac{a}{b} \\begin{x} y \\end{x}</math> shows it clearly.", "As shows it clearly."),
     ("The <code>printf</code> function prints.", "The printf function prints."),
     ("<syntaxhighlight lang=c>int main();</syntaxhighlight>Prose is here, after it.", "Prose is here, after it."),
@@ -102,6 +109,13 @@ CONSTRUCTS = [
         "The HMS Victory (1765) met the French ship Bucentaure at sea.",
     ),
     ("He paid {{US$|5}} for {{formatnum:3003}} of {{val|1.5|u=km}} rope.", "He paid US$5 for 3003 of 1.5 km rope."),
+    ("About {{formatnum:1E6}} or {{Formatnum: 2.5E-3 |R}} of them.", "About 1E6 or 2.5E-3 of them."),
+    ("Now {{nowrap|a {{=}} b}} and {{=}} and {{nowrap|{{math|1=x = 1}}}} hold.", "Now a = b and = and x = 1 hold."),
+    ("It was ({{nowrap|{{as of|1990|4}}}}) of this size.", "It was (As of April 1990) of this size."),  # as long
+    (
+        "It is {{convert|1|e3e3x}} or {{convert|1|e6USgal}} in size.",
+        "It is 1 thousand e3x or 1 million gallons in size.",
+    ),
     (
         "He said:\n{{quote|To be or not to be, that is it.|Hamlet}}\nThen he went away.",
         "He said:\nTo be or not to be, that is it.\nThen he went away.",
@@ -224,11 +238,167 @@ def test_clean_wikitext_is_linear_in_a_megabyte_of(piece: str) -> None:
     assert time.process_time() - started < 15  # about a second on a machine that is not busy; minutes if quadratic
 
 
+@pytest.mark.parametrize(
+    "opening", ["[[", "[[a", "[[File:", "[[a|", "[//", "[//a ", "[mailto:", "{{frac|", "\n{|", "<ref", "("]
+)
+def test_clean_wikitext_is_linear_in_what_follows(opening: str) -> None:
+    started = time.process_time()
+    for filler in (" ", "a", "a ", "=", "\t", ",", "'", ":"):
+        clean_wikitext(opening + filler * 100_000)
+    assert time.process_time() - started < 15  # a tenth of a second; minutes if quadratic
+
+
 @given(st.text(alphabet="{}[]<>|'=*#:;!- \nabcDE.ref/&();,_", max_size=200))
 def test_clean_wikitext_takes_any_text(text: str) -> None:
     cleaned = clean_wikitext(text)
     assert not any(markup in cleaned for markup in ("{{", "}}", "  ", "\n\n"))
     assert cleaned == cleaned.strip()
+
+
+HOSTILE_PAGES = [
+    "{{convert|1|" + "e3" * 2000 + "x}}",
+    "{{as of|2000|" + "1" * 5000 + "}}",
+    "{{as of|2000|²|5}} {{as of|2000|٣}} {{as of|2000|0}} {{as of|2000|-1}}",
+    "{{val|" + "9" * 5000 + "|e=" + "9" * 5000 + "|u=" + "e3" * 2000 + "}}",
+    "{{nowrap|" * 3000 + "}}" * 3000,
+    "{{" + "c|" * 50_000 + "}}",
+    "<math>\\" + "a" * 5000 + "</math> <math>\\var</math> <math>\\VARsigma \\vaR</math>",
+    "&#9999999; &#xFFFFFF; &#xD800; &#0; &#x1F; &#٣; &#" + "9" * 5000 + ";",
+    "&amp;#xD800; &amp;amp;#61; <nowiki>\ufdd0&#</nowiki>\ufdd0",
+]
+
+
+@pytest.mark.parametrize("wikitext", HOSTILE_PAGES, ids=[wikitext[:20] for wikitext in HOSTILE_PAGES])
+def test_clean_wikitext_raises_for_no_hostile_page(wikitext: str) -> None:
+    clean_wikitext(wikitext).encode()
+
+
+NAMES = [
+    *("lang", "bg", "nowrap", "w", "bold", "uc", "date", "nihongo", "nihongo3", "quote", "frac", "convert", "val"),
+    *("as of", "circa", "ship", "HMS", "US$", "e", "snd", "nbsp", "=", "lang-de", "script/a", "font/", "formatnum:"),
+    *("FORMATNUM: 1E6", "infobox", "", "#if:", "!"),
+]
+ARGUMENTS = [
+    *("", " ", "=", "1=", "e=", "u=", "lc=y", "text=", "{{=}}", "a {{=}} b", "[[a|b]]", "[[", "<b>", "a()\u0301", "{"),
+    *("0", "-1", "5", "12", "13", "²", "٣", "1/2", "9" * 5000, "1e9", "1e" + "9" * 5000, "-", "to", "x", "by", "}"),
+    *("km", "e3", "e6acre", "e3" * 2000 + "m", "e" * 3000, "\u0301", "\u212b", "\0", "\U0010ffff", "|" * 2000),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_clean_wikitext_raises_for_no_two_arguments_of(name: str) -> None:
+    for first, second in product(ARGUMENTS, repeat=2):
+        clean_wikitext(f"{{{{{name}|{first}|{second}}}}}")
+
+
+@st.composite
+def templates(draw: st.DrawFn) -> str:
+    arguments = draw(st.lists(st.sampled_from(ARGUMENTS) | st.text(max_size=5), max_size=6))
+    return "{{" + "|".join([draw(st.sampled_from(NAMES)), *arguments]) + "}}"
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        *(
+            "{{",
+            "}}",
+            "{{{",
+            "}}}",
+            "[[",
+            "]]",
+            "[",
+            "]",
+            "{|",
+            "|}",
+            "|-",
+            "|",
+            "=",
+            "==",
+            "\n",
+            "\n\n",
+            "*",
+            ":",
+            ";",
+            "#",
+        ),
+        *(
+            "<",
+            ">",
+            "<!--",
+            "-->",
+            "<ref>",
+            "</ref>",
+            "<ref/>",
+            "<math>",
+            "</math>",
+            "<nowiki>",
+            "</nowiki>",
+            "<table>",
+        ),
+        *(
+            "</table>",
+            "<code>",
+            "</code>",
+            "<sup>",
+            "</sup>",
+            "<p>",
+            "<br>",
+            "</",
+            "''",
+            "'''",
+            "__",
+            "__TOC__",
+            "-{",
+            "}-",
+        ),
+        *(
+            "&",
+            "&amp;",
+            "&#",
+            "&#x",
+            "&lt;",
+            "&#769;",
+            ";",
+            "\\",
+            "\\alpha",
+            "\\lambda",
+            "\\var",
+            "\\ ",
+            "[[File:",
+            "[[de:",
+        ),
+        *(
+            "[//a ",
+            "http://a",
+            "()",
+            "e()\u0301",
+            "( ,",
+            ",",
+            ".",
+            " ",
+            "a",
+            "e",
+            "Word",
+            "7",
+            "\u0301",
+            "\u0327",
+            "\ufdd0",
+            "\u2028",
+            "\x85",
+        ),
+    ]
+)
+PAGES = st.lists(FRAGMENTS | templates() | st.text(max_size=3), max_size=25).map("".join)
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(PAGES)
+def test_clean_wikitext_gives_nfc_of_any_markup(wikitext: str) -> None:
+    cleaned = clean_wikitext(f"This line is long enough to stay {wikitext} and it ends here.")
+    assert unicodedata.is_normalized("NFC", cleaned)
+    assert not any(markup in cleaned for markup in ("  ", "\n\n", "\r"))
+    assert cleaned == cleaned.strip()
+    cleaned.encode()
 
 
 @given(st.text(max_size=50))
