@@ -13,6 +13,13 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
+def _describe_languages(languages: dict[str, int]) -> str:
+    total = sum(languages.values())
+    largest = sorted(languages.items(), key=lambda item: (-item[1], item[0]))[:3]
+    named = [f"{language} {_share(count, total):.0%}" for language, count in largest]
+    return ", ".join([*named, "..."] if len(languages) > len(largest) else named)
+
+
 def summary_rows(data_set: DataSet) -> list[tuple[str, str]]:
     """Returns the table's rows: what, and how much."""
     manifest = data_set.manifest
@@ -26,6 +33,7 @@ def summary_rows(data_set: DataSet) -> list[tuple[str, str]]:
         ("  for training / evaluation", f"{counts.get('train_documents', 0):,} / {counts.get('eval_documents', 0):,}"),
         ("  duplicates, dropped", f"{counts.get('duplicates', 0):,}"),
         ("  of one sentence, dropped", f"{counts.get('one_sentence_documents', 0):,}"),
+        ("languages", _describe_languages(manifest.languages)),
         ("sentences", f"{counts.get('sentences', 0):,}"),
         ("tokens of text", f"{counts.get('tokens', 0):,}"),
         ("vocabulary", f"{manifest.tokenizer.vocab_size:,} ({'trained' if manifest.tokenizer.trained else 'given'})"),
