@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: setup quickstart test test-slow lint benchmark clean
+.PHONY: setup quickstart test test-slow lint clean
 
 setup: $(READY)
 

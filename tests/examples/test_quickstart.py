@@ -1,0 +1,55 @@
+"""The quickstart as a user runs it, with three seeds: the tiny model must visibly learn."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bertdata
+from trainer.metrics import load_metrics
+
+QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of a finished quickstart, and what it printed."""
+    out = tmp_path_factory.mktemp("quickstart") / "quickstart"
+    result = subprocess.run(
+        [sys.executable, QUICKSTART / "run.py", "--out", out], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return out, result.stdout
+
+
+def assert_learned(run):
+    (*_, last) = [row for row in load_metrics(run / "metrics.jsonl") if row["kind"] == "eval"]
+    assert last["num_samples"] >= 500
+    assert last["nsp_accuracy"] > 0.7
+    assert last["mlm_accuracy"] > 1.5 * last["mlm_baseline"]
+
+
+@pytest.mark.slow
+def test_quickstart_learns_and_shows_it(folder):
+    out, text = folder
+    assert_learned(out / "run")
+    counts = bertdata.open_data_set(out / "shards").manifest.counts
+    assert counts["eval_documents"] >= 50
+    for word in ("documents", "sentences", "pairs", "shards", "IsNext share", "total loss (MLM + NSP)"):
+        assert word in text
+    epochs = [line.split() for line in text.split("What was learned")[1].splitlines() if line[:5].strip().isdigit()]
+    assert [int(row[0]) for row in epochs] == [1, 2, 3, 4, 5]
+    assert all(len(row) == 6 for row in epochs)
+    assert float(epochs[-1][1]) < float(epochs[0][1])
+    assert (out / "run" / "hf" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_other_seeds_learn_too(folder, tmp_path, seed):
+    out, _ = folder
+    command = [sys.executable, "-m", "trainer", "--shards", out / "shards", "--out", tmp_path / "run"]
+    command += ["--model", "tiny", "--epochs", "5", "--seed", str(seed)]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    assert_learned(tmp_path / "run")
