@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 
 from bertdata.blocks import make_block
 from bertdata.config import BuildOptions
-from bertdata.errors import InputError
+from bertdata.errors import BertDataError, ConfigError, InputError
 from bertdata.files import file_sha256, write_atomically
 from bertdata.manifest import (
     Manifest,
@@ -37,7 +36,7 @@ from bertdata.manifest import (
 from bertdata.pairs import build_pairs, cut_long_sentences, drop_single_sentences
 from bertdata.planning import ShardTask, plan_tasks
 from bertdata.readers import Reject
-from bertdata.rejects import check_rejects, iter_checked_documents
+from bertdata.rejects import check_rejects, iter_checked_documents, write_rejects
 from bertdata.seeds import hash64
 from bertdata.sentences import resolve_language, split_sentences
 from bertdata.shards import FORMAT_VERSION, BlockEntry, block_name, open_shard
@@ -57,6 +56,7 @@ __all__ = [
 ]
 
 SENTENCES_PER_BATCH = 4096
+WORDLESS_LANGUAGES = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
 
 
 def count_words(work: Work, number: int) -> int:
@@ -64,7 +64,12 @@ def count_words(work: Work, number: int) -> int:
     name = f"words/{number:05d}.json"
     if work.options.tokenizer.path is None and not work.has(name):
         options = work.options
-        words = count_split(work.splits[number], options=options.read, sample_bytes=options.tokenizer.sample_bytes)
+        words = count_split(
+            work.splits[number],
+            options=options.read,
+            sample_bytes=options.tokenizer.sample_bytes,
+            keep_rejects_in=work.rejects_path,
+        )
         work.write(name, words.to_json())
     return number
 
@@ -79,7 +84,11 @@ def train_tokenizer(work: Work) -> None:
     else:
         names = [f"words/{number:05d}.json" for number in range(len(work.splits))]
         tokenizer = train_wordpiece((WordCounts.from_json(work.read(name)) for name in names), options=options)
-    Vocabulary.of(tokenizer)
+    if not Vocabulary.of(tokenizer).marks_all_words and work.options.masks.whole_word_mask:
+        raise ConfigError(
+            "--whole-word-mask needs a tokenizer whose pieces tell where every word begins; those of "
+            f"{options.path} do not"
+        )
     write_tokenizer(tokenizer, work.folder / "tokenizer.json")
 
 
@@ -108,7 +117,8 @@ def tokenize_split(work: Work, number: int) -> int:
     batch: list[list[str]] = []
     batched = 0
     options = work.options.read
-    for document in iter_checked_documents(work.splits[number], options=options, counts=counts, rejects=rejects):
+    split, keep_in = work.splits[number], work.rejects_path
+    for document in iter_checked_documents(split, options=options, counts=counts, rejects=rejects, keep_in=keep_in):
         language = resolve_language(document.language, document.text, option=options.language)
         languages[language] += 1
         sentences = document.sentences
@@ -171,17 +181,27 @@ def _read_counts(work: Work) -> tuple[Counter[str], Counter[str], list[Reject]]:
     return counts, languages, rejects
 
 
+def _check_words_are_known(languages: Counter[str]) -> None:
+    unknown = sum(count for language, count in languages.items() if language.split("-")[0] in WORDLESS_LANGUAGES)
+    if 20 * unknown > languages.total():
+        raise ConfigError(
+            f"--whole-word-mask: {unknown:,} of {languages.total():,} documents are in languages without spaces "
+            f"({', '.join(sorted(WORDLESS_LANGUAGES))}), where the tokenizer does not know words; leave it out"
+        )
+
+
 def plan_shards(work: Work) -> list[ShardTask]:
     """Plans the shards of all data sets from the exact counts of all splits.
 
     Raises:
         InputError: No document came out of the input, or more bad records than allowed.
     """
-    counts, _, rejects = _read_counts(work)
+    counts, languages, rejects = _read_counts(work)
     if rejects:
-        lines = [json.dumps(dataclasses.asdict(reject), ensure_ascii=False) for reject in rejects[:20]]
-        write_atomically(work.out / "rejects.jsonl", ("\n".join(lines) + "\n").encode())
-    check_rejects(counts, rejects, max_rejects=work.options.read.max_rejects)
+        write_rejects(work.rejects_path, rejects)
+    check_rejects(counts, rejects, max_rejects=work.options.read.max_rejects, keep_in=None)
+    if work.options.masks.whole_word_mask:
+        _check_words_are_known(languages)
     histogram = np.zeros((1 << BIN_BITS, 3), dtype=np.int64)
     for number in range(len(work.splits)):
         rows = work.read_array(f"splits/{number:05d}.npy")
@@ -296,6 +316,10 @@ def _write_data_set(work: Work, tasks: list[ShardTask], *, counts: Counter[str],
     write_index(folder, blocks)
     _, vocabulary = _encoder(work)
     del shard_counts["documents"]  # what the splits counted, less the documents without tokens
+    merged = counts + shard_counts
+    dropped = merged["documents_without_tokens"] + merged["duplicates"] + merged["one_sentence_documents"]
+    if merged["documents"] != merged["documents_kept"] + dropped:
+        raise BertDataError(f"the counts of {folder} do not add up: {dict(merged)}; please report this")
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         build=work.fingerprint,
@@ -310,7 +334,7 @@ def _write_data_set(work: Work, tasks: list[ShardTask], *, counts: Counter[str],
         ),
         versions=library_versions(),
         inputs=_input_facts(work),
-        counts={name: count for name, count in sorted((counts + shard_counts).items()) if count},
+        counts={name: count for name, count in sorted(merged.items()) if count},
         languages=dict(sorted(languages.items())),
         shards=tuple(entries),
     )

@@ -12,7 +12,15 @@ from typing import Any
 import click
 
 from bertdata.errors import BertDataError, ConfigError
-from bertdata.options import build_options, make_build_options, make_read_options, make_tokenizer_options, read_options
+from bertdata.options import (
+    BEAM_OPTIONS,
+    CorpusCommand,
+    build_options,
+    make_build_options,
+    make_read_options,
+    make_tokenizer_options,
+    read_options,
+)
 
 __all__ = ["main"]
 
@@ -41,16 +49,18 @@ def main() -> None:
     logger.propagate = False
 
 
-@main.command()
+@main.command(cls=CorpusCommand)
 @read_options
 @build_options
+@click.pass_context
 def build(
+    ctx: click.Context,
+    /,
     inputs: tuple[str, ...],
     out: Path,
     overwrite: bool,
     runner: str,
     num_workers: str,
-    beam_options: tuple[str, ...],
     **values: Any,
 ) -> None:
     """Builds shards from a corpus.
@@ -70,6 +80,14 @@ def build(
     workers = _parse_workers(num_workers)
     if importlib.util.find_spec("apache_beam") is None:
         raise ConfigError('bertdata build needs Apache Beam: pip install "bertdata[build]"')
+    beam_options = ctx.meta[BEAM_OPTIONS]
+    if beam_options:
+        from pipelines.build import check_beam_options
+
+        try:
+            check_beam_options(beam_options)
+        except ConfigError as error:
+            raise click.UsageError(str(error)) from error
     with open_build(inputs, out=out, options=options, overwrite=overwrite) as work:
         if work is None:
             click.echo(f"{out} holds this build already, finished; nothing to do", err=True)
@@ -91,7 +109,7 @@ def _parse_workers(value: str) -> int:
     return int(value)
 
 
-@main.command()
+@main.command(cls=CorpusCommand)
 @read_options
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The tokenizer.json to write."
@@ -120,7 +138,7 @@ def vocab(inputs: tuple[str, ...], out: Path, **values: Any) -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--num-samples", type=int, default=3, show_default=True, help="Samples to show.")
+@click.option("--num-samples", type=click.IntRange(min=1), default=3, show_default=True, help="Samples to show.")
 @click.option("--split", type=click.Choice(["train", "eval"]), default="train", show_default=True, help="Which shards.")
 @click.option("--mask-set", type=int, default=0, show_default=True, help="Which mask set is marked in the text.")
 def inspect(folder: Path, num_samples: int, split: str, mask_set: int) -> None:

@@ -12,6 +12,15 @@ from typing import BinaryIO
 __all__ = ["file_sha256", "open_atomically", "write_atomically"]
 
 
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` last, too, when the power goes."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
     """Opens a file for writing that appears under its own name only at the end; after an exception nothing is left."""
@@ -22,6 +31,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

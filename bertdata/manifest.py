@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bertdata.errors import ShardError
-from bertdata.files import write_atomically
+from bertdata.files import file_sha256, write_atomically
 from bertdata.shards import FORMAT_VERSION, Block, BlockEntry, read_block
 
 __all__ = [
@@ -170,6 +170,7 @@ class DataSet:
             offset=int(blocks.offset[row]),
             num_bytes=int(blocks.num_bytes[row]),
             crc32=int(blocks.crc32[row]),
+            name=f"{row} of its split",
         )
 
 
@@ -259,6 +260,9 @@ def open_data_set(folder: Path | str) -> DataSet:
     except (OSError, ValueError) as error:
         raise ShardError(f"{path} cannot be read ({error}); build the data set again") from error
     manifest = _parse_manifest(values, path=path)
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.exists() or file_sha256(tokenizer) != manifest.tokenizer.sha256:
+        raise ShardError(f"{tokenizer} is not the tokenizer that the shards were built with; copy the folder again")
     index = _load_index(folder / INDEX)
     samples = np.bincount(index.shard, weights=index.num_samples, minlength=len(manifest.shards)).astype(np.int64)
     if samples.tolist() != [shard.num_samples for shard in manifest.shards]:

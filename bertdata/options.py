@@ -12,9 +12,20 @@ import click
 
 from bertdata.config import BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
 
-__all__ = ["build_options", "make_build_options", "make_read_options", "make_tokenizer_options", "read_options"]
+__all__ = [
+    "BEAM_OPTIONS",
+    "CorpusCommand",
+    "build_options",
+    "make_build_options",
+    "make_read_options",
+    "make_tokenizer_options",
+    "read_options",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+BEAM_OPTIONS = "bertdata.beam_options"
+RUNNERS = ("FnApiRunner", "PrismRunner", "FlinkRunner", "SparkRunner", "DataflowRunner", "PortableRunner")
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
@@ -46,6 +57,29 @@ class _Lengths(click.ParamType[Any]):
         return tuple(int(part) for part in value.split(","))
 
 
+class CorpusCommand(click.Command):
+    """A command whose --input takes any number of paths, and whose words after "--" are for Beam.
+
+    A shell turns `--input corpus/*.jsonl` into several words, so all words up to the next option belong to --input.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeats --input before each of its paths, and sets what comes after "--" aside."""
+        own, beam_options = (args[: args.index("--")], args[args.index("--") + 1 :]) if "--" in args else (args, [])
+        ctx.meta[BEAM_OPTIONS] = beam_options
+        words: list[str] = []
+        takes_paths = False
+        for word in own:
+            if word.startswith("-") and word != "-":
+                takes_paths = word == "--input"
+                words.append(word)
+            elif takes_paths and words[-1] != "--input":
+                words += ["--input", word]
+            else:
+                words.append(word)
+        return super().parse_args(ctx, words)
+
+
 def _add(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:
     for option in reversed(options):
         command = option(command)
@@ -68,8 +102,8 @@ def read_options(command: Command) -> Command:
             multiple=True,
             required=True,
             metavar="PATH",
-            help="File, folder or glob pattern; may be given several times. MediaWiki XML, JSONL or plain text, plain "
-            "or compressed with bzip2, gzip or zstd.",
+            help="Files, folders or glob patterns; may be given several times. MediaWiki XML, JSONL or plain text, "
+            "plain or compressed with bzip2, gzip or zstd.",
         ),
         click.option(
             "--format",
@@ -216,14 +250,19 @@ def build_options(command: Command) -> Command:
         click.option("--keep-duplicates", is_flag=True, help="Keep documents whose text occurs more than once."),
         click.option("--seed", type=int, default=0, show_default=True, help="Number that all draws are derived from."),
         click.option("--overwrite", is_flag=True, help="Replace another build in OUT."),
-        click.option("--runner", default="FnApiRunner", show_default=True, help="Apache Beam runner."),
+        click.option(
+            "--runner",
+            type=click.Choice(RUNNERS),
+            default=RUNNERS[0],
+            show_default=True,
+            help="Apache Beam runner; those but the first need a file system that all workers share.",
+        ),
         click.option(
             "--num-workers",
             default="all",
             show_default=True,
             help="Worker processes of FnApiRunner: a number, or all for one per core.",
         ),
-        click.argument("beam_options", nargs=-1, type=click.UNPROCESSED),
     ]
     return _add(command, options)
 

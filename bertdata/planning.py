@@ -78,13 +78,23 @@ def _cut(documents_before: npt.NDArray[np.int64], *, first: int, num_shards: int
     start, total = int(documents_before[first]), int(documents_before[-1])
     wanted = [start + (total - start) * number // num_shards for number in range(1, num_shards)]
     inner = np.searchsorted(documents_before, wanted).tolist() if wanted else []
-    return [first, *inner, len(documents_before) - 1]
+    bins = [first, *inner, len(documents_before) - 1]
+    # Copies of one document lie in one bin, and may fill several shares: no shard is left without a document.
+    kept = [bins[0]]
+    for bin_ in bins[1:-1]:
+        if documents_before[bin_] > documents_before[kept[-1]] and documents_before[bin_] < total:
+            kept.append(bin_)
+    return [*kept, bins[-1]]
 
 
 def _eval_end(documents_before: npt.NDArray[np.int64], *, eval_fraction: float) -> int:
     total = int(documents_before[-1])
     wanted = min(max(math.ceil(eval_fraction * total), MIN_EVAL_DOCUMENTS), total // MAX_EVAL_SHARE)
-    return int(np.searchsorted(documents_before, wanted)) if eval_fraction and wanted else 0
+    if not eval_fraction or not wanted:
+        return 0
+    end = int(np.searchsorted(documents_before, wanted))
+    # A bin may hold many copies of a document; never hold out more than a tenth because of it.
+    return end if documents_before[end] <= max(total // MAX_EVAL_SHARE, wanted) + 1 else end - 1
 
 
 def plan_tasks(histogram: npt.NDArray[Any], *, options: BuildOptions, token_bytes: int) -> list[ShardTask]:

@@ -48,6 +48,8 @@ class Progress:
             return sum(1 for _ in folder.glob(pattern))
 
         if not (folder / "tokenizer.json").exists():
+            if self._work.options.tokenizer.path is not None:
+                return "starting", 0, None
             num_words = done("words/*.json")
             return ("reading words", num_words, num_splits) if num_words < num_splits else ("vocabulary", 0, None)
         num_tokenized = done("splits/*.json")
@@ -84,7 +86,7 @@ class Progress:
         while not self._stop.wait(_POLL_SECONDS):
             state = self._state()
             now = time.monotonic()
-            if state != shown and (shown is None or state[0] != shown[0] or now >= due):
+            if shown is None or state[0] != shown[0] or now >= due:
                 shown, due = state, now + _LINE_SECONDS
                 name, num_done, total = state
                 count = f" {num_done}/{total}" if total else ""

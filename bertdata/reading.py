@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bertdata.blocks import Sample, iter_samples
+from bertdata.errors import ShardError
 from bertdata.manifest import open_data_set
 from bertdata.shards import iter_blocks
 
@@ -24,6 +25,8 @@ def read_samples(path: Path | str, *, split: str = "train") -> Iterator[Sample]:
     """
     path = Path(path)
     if path.suffix == ".tar":
+        if not path.is_file():
+            raise ShardError(f"{path} does not exist")
         for block in iter_blocks(path):
             yield from iter_samples(block)
         return

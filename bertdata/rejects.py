@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from bertdata.config import ReadOptions
 from bertdata.errors import InputError
+from bertdata.files import write_atomically
 from bertdata.readers import Document, Reject, iter_documents
 from bertdata.splits import Split
 
-__all__ = ["check_rejects", "iter_checked_documents"]
+__all__ = ["check_rejects", "iter_checked_documents", "write_rejects"]
 
 
-def check_rejects(counts: Counter[str], rejects: list[Reject], *, max_rejects: int) -> None:
+def write_rejects(path: Path, rejects: list[Reject]) -> None:
+    """Writes the first 20 bad records, a JSON object per line."""
+    lines = [json.dumps(dataclasses.asdict(reject), ensure_ascii=False) for reject in rejects[:20]]
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
+
+
+def check_rejects(counts: Counter[str], rejects: list[Reject], *, max_rejects: int, keep_in: Path | None) -> None:
     """Ends the build when there are more bad records than allowed.
 
     Args:
         counts: What readers counted; bad records under names that start with "rejected_".
         rejects: The first of them.
         max_rejects: How many are allowed.
+        keep_in: File that the first of them are written to when there are more; None for none.
 
     Raises:
         InputError: There are more; the message shows the first.
     """
     found = sum(count for name, count in counts.items() if name.startswith("rejected_"))
     if found > max_rejects:
+        if keep_in is not None:
+            write_rejects(keep_in, rejects)
         first = rejects[0]
         raise InputError(
             f"{found} bad records, {max_rejects} allowed; the first: {first.path}, {first.where}: {first.reason} "
@@ -34,7 +47,7 @@ def check_rejects(counts: Counter[str], rejects: list[Reject], *, max_rejects: i
 
 
 def iter_checked_documents(
-    split: Split, *, options: ReadOptions, counts: Counter[str], rejects: list[Reject]
+    split: Split, *, options: ReadOptions, counts: Counter[str], rejects: list[Reject], keep_in: Path | None
 ) -> Iterator[Document]:
     """Yields the documents of a split, like `iter_documents`, and then checks its rejects.
 
@@ -42,4 +55,4 @@ def iter_checked_documents(
         InputError: The file is damaged, or has more bad records than allowed.
     """
     yield from iter_documents(split, options=options, counts=counts, rejects=rejects)
-    check_rejects(counts, rejects, max_rejects=options.max_rejects)
+    check_rejects(counts, rejects, max_rejects=options.max_rejects, keep_in=keep_in)

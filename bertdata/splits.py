@@ -99,11 +99,16 @@ def find_inputs(paths: Sequence[str]) -> list[str]:
     return sorted(found)
 
 
+def _is_output(folder: Path) -> bool:
+    """Returns whether a folder holds a build, finished or not, which may lie within the folder of its input."""
+    return (folder / ".work").exists() or ((folder / "manifest.json").exists() and (folder / "index.arrow").exists())
+
+
 def _files_in(path: Path) -> Iterator[str]:
     if path.is_file():
         yield str(path)
     for folder, folders, names in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and not _is_output(Path(folder, name))]
         yield from (str(file) for name in names if not name.startswith(".") and (file := Path(folder, name)).is_file())
 
 

@@ -28,6 +28,8 @@ def summary_rows(data_set: DataSet) -> list[tuple[str, str]]:
     num_shards = sum(shard.split == "train" for shard in manifest.shards)
     num_bytes = sum(shard.num_bytes for shard in manifest.shards)
     max_seq_length = manifest.options["pairs"]["max_seq_length"]
+    next_sentence = manifest.options["pairs"]["next_sentence"]
+    label = "share in order" if next_sentence == "sop" else "IsNext share"
     rows = [
         ("documents", f"{counts.get('documents', 0):,}"),
         ("  for training / evaluation", f"{counts.get('train_documents', 0):,} / {counts.get('eval_documents', 0):,}"),
@@ -38,13 +40,13 @@ def summary_rows(data_set: DataSet) -> list[tuple[str, str]]:
         ("tokens of text", f"{counts.get('tokens', 0):,}"),
         ("vocabulary", f"{manifest.tokenizer.vocab_size:,} ({'trained' if manifest.tokenizer.trained else 'given'})"),
         (f"pairs (max_seq_length {max_seq_length})", f"{num_train:,} training / {num_eval:,} evaluation"),
-        ("IsNext share", f"{1 - _share(counts.get('not_next', 0), counts.get('samples', 0)):.1%}"),
+        (label, f"{1 - _share(counts.get('not_next', 0), counts.get('samples', 0)):.1%}"),
         ("mask sets per pair", f"{manifest.options['masks']['num_mask_sets']}"),
         ("shards", f"{num_shards:,} training / {len(manifest.shards) - num_shards:,} evaluation"),
         ("size", f"{num_bytes / 2**20:,.1f} MiB in {data_set.folder}"),
     ]
-    if manifest.options["pairs"]["next_sentence"] == "none":
-        rows = [row for row in rows if row[0] != "IsNext share"]
+    if next_sentence == "none":
+        rows = [row for row in rows if row[0] != label]
     return rows
 
 
@@ -79,6 +81,12 @@ def iter_warnings(manifest: Manifest) -> Iterator[str]:
         yield (
             f"{_share(forced, counts['samples']):.1%} of the pairs are NotNext because their chunk had one sentence: "
             "sentences are long for --max-seq-length, or documents short. Check --document-per, or raise the length."
+        )
+    share = _share(counts.get("not_next", 0), counts.get("samples", 0))
+    if manifest.options["pairs"]["next_sentence"] == "balanced" and not 0.45 <= share <= 0.55:
+        yield (
+            f"{share:.1%} of the pairs are NotNext instead of half: a shard has too few documents to draw a random "
+            "sentence from. Use fewer --num-shards, or more text."
         )
     if not counts.get("eval_samples"):
         yield "there are too few documents to hold some out, so training cannot be evaluated"

@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -125,14 +126,24 @@ def _sum(counters: Iterable[Counter[str]]) -> Counter[str]:
     return total
 
 
-def count_split(split: Split, *, options: ReadOptions, sample_bytes: int) -> WordCounts:
+def count_split(
+    split: Split, *, options: ReadOptions, sample_bytes: int, keep_rejects_in: Path | None = None
+) -> WordCounts:
     """Counts the words of one split.
+
+    Args:
+        split: Where to read.
+        options: How to read.
+        sample_bytes: Bytes of UTF-8 text in the sample at most.
+        keep_rejects_in: File for the first bad records when there are more than allowed.
 
     Raises:
         InputError: The file is damaged, or has more bad records than allowed.
     """
     words = WordCounts(sample_bytes=sample_bytes)
-    for document in iter_checked_documents(split, options=options, counts=Counter(), rejects=[]):
+    for document in iter_checked_documents(
+        split, options=options, counts=Counter(), rejects=[], keep_in=keep_rejects_in
+    ):
         words.add(document, language_option=options.language)
     return words
 

@@ -164,7 +164,9 @@ def _is_cased(vocab: dict[str, int]) -> bool:
 def _load_vocab_txt(
     path: Path, *, config: dict[str, Any], lowercase: bool | None, strip_accents: bool | None
 ) -> Tokenizer:
-    entries = path.read_text(encoding="utf-8").splitlines()
+    # Not splitlines, which also splits at characters that published vocabularies have as entries, such as U+2028.
+    entries = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+    entries = [entry.removesuffix("\r") for entry in entries]
     vocab = {text: number for number, text in enumerate(entries)}
     if len(vocab) != len(entries):
         raise TokenizerError(f"{path} names an entry twice; each line must be another token")

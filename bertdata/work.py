@@ -64,7 +64,9 @@ def library_versions() -> dict[str, str]:
 
 def fingerprint_of(options: BuildOptions, *, inputs: Sequence[str]) -> str:
     """Returns a hash of everything that decides what a build writes: options, tokenizer, versions and inputs."""
-    facts: dict[str, Any] = {"options": options.to_json(), "versions": library_versions(), "inputs": []}
+    values = options.to_json()
+    del values["read"]["max_rejects"]  # decides whether a build ends, not what it writes
+    facts: dict[str, Any] = {"options": values, "versions": library_versions(), "inputs": []}
     for path in inputs:
         status = Path(path).stat()
         facts["inputs"].append([path, status.st_size, status.st_mtime_ns])
@@ -89,12 +91,19 @@ class Work:
         fingerprint: From `fingerprint_of`.
         options: What to build.
         splits: The input, cut up.
+        lock: Descriptor of the lock on the output folder, for processes that work in it; None where there is none.
     """
 
     out: Path
     fingerprint: str
     options: BuildOptions
     splits: tuple[Split, ...]
+    lock: int | None = None
+
+    @property
+    def rejects_path(self) -> Path:
+        """Where the first bad records are kept."""
+        return self.out / "rejects.jsonl"
 
     @property
     def folder(self) -> Path:
@@ -194,15 +203,15 @@ class Work:
         (self.folder / "error.json").unlink(missing_ok=True)
 
 
-def remove_build(out: Path) -> None:
-    """Removes a build, finished or not, and nothing else, from an output folder; manifests first."""
-    folders = [out, *(path for path in out.glob("*") if path.name.isdigit() and path.is_dir())]
+def remove_build(out: Path, *, options: BuildOptions) -> None:
+    """Removes a build, finished or not, and nothing else, from the folders that `options` write to; manifests first."""
+    folders = [out, *(folder for folder in data_set_folders(out, options=options) if folder != out)]
     for folder in folders:
         for pattern in (MANIFEST, INDEX, *TOKENIZER_FILES, "rejects.jsonl", "train-*.tar", "eval-*.tar", "*.tmp"):
             for path in folder.glob(pattern):
                 path.unlink()
     for folder in folders[1:]:
-        if not any(folder.iterdir()):
+        if folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
     for path in (out / WORK).glob("*"):
         if path.is_dir():
@@ -221,7 +230,8 @@ class Lock:
     def __init__(self, out: Path) -> None:
         self._folder = out / WORK
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> int:
+        """Returns the descriptor of the lock; a process that inherits it holds the lock too."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = (self._folder / "lock").open("a")
@@ -234,7 +244,7 @@ class Lock:
             raise OutputError(
                 f"another build is writing to {self._folder.parent}; wait for it, or give another --out"
             ) from error
-        return self
+        return self._file.fileno()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -1,4 +1,4 @@
-"""The process in which `bertdata build` runs: python -m pipelines OUT RUNNER NUM_WORKERS [BEAM OPTION ...]."""
+"""The process in which `bertdata build` runs: python -m pipelines LAUNCHER OUT RUNNER NUM_WORKERS [BEAM OPTION ...]."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ import threading
 import time
 from pathlib import Path
 
-from bertdata.errors import BertDataError
-from bertdata.work import Work
-from pipelines.build import build_on_beam
+_POLL_SECONDS = 0.2
 
 
-def _end_with(parent: int) -> None:
+def _end_with(launcher: int) -> None:
     """Ends this process and its workers when the launcher is gone."""
-    while os.getppid() == parent:
-        time.sleep(1)
+    while os.getppid() == launcher:
+        time.sleep(_POLL_SECONDS)
     os.killpg(0, signal.SIGKILL)
 
 
 def main() -> None:
     """Runs the pipeline; a stage's own error is in the work folder already, so it needs no traceback."""
-    out, runner, num_workers, *flags = sys.argv[1:]
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    launcher, out, runner, num_workers, *flags = sys.argv[1:]
+    threading.Thread(target=_end_with, args=(int(launcher),), daemon=True).start()
+
+    # Beam takes seconds to import, and the launcher may die meanwhile.
+    from bertdata.errors import BertDataError
+    from bertdata.work import Work
+    from pipelines.build import build_on_beam
+
     work = Work.load(Path(out))
     try:
         build_on_beam(work, runner=runner, num_workers=int(num_workers), flags=flags)

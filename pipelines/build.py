@@ -19,11 +19,11 @@ from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 
 from bertdata import build
-from bertdata.errors import BertDataError, ConfigError
+from bertdata.errors import BertDataError, ConfigError, OutputError
 from bertdata.planning import ShardTask
 from bertdata.work import Work
 
-__all__ = ["build_on_beam", "build_pipeline", "pipeline_options"]
+__all__ = ["build_on_beam", "build_pipeline", "check_beam_options", "pipeline_options"]
 
 
 class _Stage(beam.DoFn):  # type: ignore[misc]  # Beam has no types
@@ -43,6 +43,9 @@ class _Stage(beam.DoFn):  # type: ignore[misc]  # Beam has no types
                 yield from self._stage(self._work, element)
             except BertDataError as error:
                 self._work.record_error(error)
+                raise
+            except OSError as error:
+                self._work.record_error(OutputError(f"{error.filename or self._out}: {error.strerror or error}"))
                 raise
         self._done.inc()
 
@@ -104,7 +107,8 @@ def _known_flags() -> list[str]:
     return [flag for action in parser._actions for flag in action.option_strings]
 
 
-def _check_flags(flags: Sequence[str]) -> None:
+def check_beam_options(flags: Sequence[str]) -> None:
+    """Raises ConfigError, with the nearest name, for an option that Beam does not know."""
     known = _known_flags()
     for flag in (flag.split("=")[0] for flag in flags if flag.startswith("--")):
         if flag not in known:
@@ -124,7 +128,7 @@ def pipeline_options(*, runner: str, num_workers: int, flags: Sequence[str] = ()
     Raises:
         ConfigError: Beam does not know an option.
     """
-    _check_flags(flags)
+    check_beam_options(flags)
     local = [f"--direct_num_workers={num_workers}"]
     local.append(f"--direct_running_mode={'in_memory' if num_workers == 1 else 'multi_processing'}")
     quiet = ["--default_sdk_harness_log_level=WARNING"]

@@ -44,7 +44,7 @@ def run_supervised(work: Work, *, runner: str, num_workers: int, flags: Sequence
     (work.folder / "running").mkdir(exist_ok=True)
     for path in (work.folder / "running").iterdir():
         path.unlink()
-    command = [sys.executable, "-m", "pipelines", str(work.out), runner, str(num_workers), *flags]
+    command = [sys.executable, "-m", "pipelines", str(os.getpid()), str(work.out), runner, str(num_workers), *flags]
     log = work.folder / "beam.log"
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -56,6 +56,7 @@ def run_supervised(work: Work, *, runner: str, num_workers: int, flags: Sequence
                 stdout=output if is_local else None,
                 stderr=output if is_local else None,
                 start_new_session=True,
+                pass_fds=[] if work.lock is None else [work.lock],  # it stays locked until the pipeline is gone
             )
         try:
             _watch(process, work)

@@ -11,7 +11,7 @@ import pytest
 import bertdata
 from bertdata.build import build_serially
 from bertdata.config import BuildOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
-from bertdata.errors import InputError
+from bertdata.errors import ConfigError, InputError
 from bertdata.launch import open_build
 from bertdata.spill import document_key
 from tests.corpus import iter_texts, sentence
@@ -206,6 +206,14 @@ def test_every_option_has_an_effect(tmp_path, jsonl_file, small_data_set, small_
     after = [digest for path, digest in digests(out).items() if path.startswith("train-")]
     assert after
     assert not set(after) & set(before)
+
+
+def test_whole_words_are_refused_where_they_are_not_known(tmp_path, small_options, tokenizer_file):
+    masks = dataclasses.replace(small_options.masks, whole_word_mask=True)
+    options = dataclasses.replace(small_options, masks=masks, shards=ShardOptions())
+    path = write_jsonl(tmp_path / "zh.jsonl", [{"text": f"北京是{n}。北京有人。"} for n in range(20)])
+    with pytest.raises(ConfigError, match="20 of 20 documents are in languages without spaces"):
+        build(tmp_path / "zh", path, options=options)
 
 
 def test_google_counts_and_balanced_labels(small_data_set, tmp_path, jsonl_file, small_options):

@@ -4,6 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from bertdata.cli import main
+from bertdata.manifest import open_data_set
 from bertdata.wordpiece import load_tokenizer
 
 COMMANDS = {
@@ -102,6 +103,73 @@ def test_build_inspect_and_build_again(tmp_path, jsonl_file, tokenizer_file):
     refused = run("inspect", out)
     assert refused.exit_code == 1
     assert "name one of them" in refused.stderr
+
+
+def test_input_takes_many_paths(tmp_path, tokenizer_file):
+    """A shell turns `--input *.txt` into several words."""
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(
+            "\n\n".join(f"The town {name} {n}. A river. A bridge." for n in range(20))
+        )
+    paths = [tmp_path / f"{name}.txt" for name in "abc"]
+    out = tmp_path / "out"
+    result = run("build", "--input", *paths[:2], "--input", paths[2], "--tokenizer", tokenizer_file, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert open_data_set(out).manifest.counts["documents"] == 60
+
+
+@pytest.mark.parametrize("command", ["build", "vocab"])
+def test_stray_words_are_usage_errors(tmp_path, command):
+    result = run(command, "--input", "x", "--out", tmp_path / "out", "stray")
+    assert result.exit_code == 2
+    assert "stray" in result.output
+
+
+def test_misspelt_beam_option_is_a_usage_error(tmp_path, jsonl_file):
+    result = run("build", "--input", jsonl_file, "--out", tmp_path / "out", "--", "--direct_num_worker=2")
+    assert result.exit_code == 2
+    assert "did you mean --direct_num_workers?" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_misspelt_runner_is_a_usage_error(tmp_path):
+    result = run("build", "--input", "x", "--out", tmp_path / "out", "--runner", "Dataflw")
+    assert result.exit_code == 2
+    assert "DataflowRunner" in result.output
+
+
+def test_allowing_bad_records_continues_the_build(tmp_path, tokenizer_file):
+    path, out = tmp_path / "bad.jsonl", tmp_path / "out"
+    path.write_text('{"text": "A town. A river. A bridge."}\n{broken\n')
+    arguments = ["build", "--input", path, "--out", out, "--tokenizer", tokenizer_file, "--num-workers", 1]
+    refused = run(*arguments)
+    assert refused.exit_code == 1
+    assert "1 bad records, 0 allowed" in refused.stderr
+    assert json.loads((out / "rejects.jsonl").read_text())["reason"] == "bad_json"
+    assert run(*arguments, "--max-rejects", 1).exit_code == 0
+
+
+def test_option_that_an_error_asks_to_change_can_be_changed(tmp_path, jsonl_file, tokenizer_file):
+    arguments = ["build", "--input", jsonl_file, "--out", tmp_path, "--tokenizer", tokenizer_file, "--num-workers", 1]
+    assert "only 270 documents" in run(*arguments, "--num-shards", 400).stderr
+    assert run(*arguments, "--num-shards", 2).exit_code == 0
+
+
+def test_empty_input_is_an_error(tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    result = run("build", "--input", tmp_path / "empty.txt", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "all input files are empty" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_within_the_input_folder(tmp_path, jsonl_file, tokenizer_file):
+    (tmp_path / "corpus.jsonl").write_bytes(jsonl_file.read_bytes())
+    arguments = ["build", "--input", tmp_path, "--out", tmp_path / "shards", "--tokenizer", tokenizer_file]
+    for _ in range(2):
+        result = run(*arguments, "--num-workers", 1)
+        assert result.exit_code == 0, result.output
+    assert "nothing to do" in result.stderr
 
 
 def test_vocab_writes_a_tokenizer(tmp_path, jsonl_file):

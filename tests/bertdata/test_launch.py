@@ -53,6 +53,14 @@ def test_overwrite_replaces_and_spares_other_files(finished, jsonl_file, small_o
     assert sorted(path.name for path in finished.glob("train-*.tar")) == ["train-00000-of-00001.tar"]
 
 
+def test_overwrite_spares_other_builds_in_sub_folders(tmp_path, jsonl_file, small_options):
+    build(tmp_path / "64", jsonl_file, small_options)
+    other = dataclasses.replace(small_options, seed=1)
+    build(tmp_path, jsonl_file, other)
+    build(tmp_path, jsonl_file, small_options, overwrite=True)
+    assert (tmp_path / "64" / "manifest.json").exists()
+
+
 def test_changed_input_is_another_build(finished, jsonl_file, small_options, tmp_path):
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(jsonl_file.read_bytes())

@@ -91,6 +91,16 @@ def test_open_refuses_the_index_of_another_data_set(copy):
         open_data_set(copy)
 
 
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_open_refuses_another_tokenizer(copy, damage):
+    path = copy / "tokenizer.json"
+    path.write_text(path.read_text() + " ")
+    if damage == "missing":
+        path.unlink()
+    with pytest.raises(ShardError, match="not the tokenizer that the shards were built with"):
+        open_data_set(copy)
+
+
 def test_open_refuses_a_damaged_index(copy):
     (copy / "index.arrow").write_bytes(b"ARROW1")
     with pytest.raises(ShardError, match="block index"):

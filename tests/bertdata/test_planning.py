@@ -75,6 +75,21 @@ def test_num_shards_is_taken_as_given():
         plan(histogram, num_shards=60)
 
 
+@given(copies=st.lists(st.tuples(st.integers(0, NUM_BINS - 1), st.integers(1, 2000)), min_size=1, max_size=40))
+def test_copies_leave_no_shard_without_documents(copies):
+    histogram = np.zeros((NUM_BINS, 3), dtype=np.int64)
+    for bin_, count in copies:
+        histogram[bin_] += [count, 3 * count, 60 * count]
+    total = int(histogram[:, 0].sum())
+    tasks = plan(histogram, shard_size=1 << 12)
+    assert all(documents_of(task, histogram) for task in tasks)
+    assert [task.number for task in tasks if task.split == "train"] == list(
+        range(sum(t.split == "train" for t in tasks))
+    )
+    assert sum(documents_of(task, histogram) for task in tasks) == total
+    assert sum(documents_of(task, histogram) for task in tasks if task.split == "eval") <= max(100, total / 10) + 1
+
+
 def test_eval_documents_are_the_same_for_every_length():
     histogram = histogram_of(3000)
     ends = {

@@ -49,6 +49,7 @@ def test_good_data_gives_no_warning(data_set):
         ({"documents_under_3_sentences": 151}, "under three sentences"),
         ({"duplicates": 16}, "5.3% of the documents were copies"),
         ({"forced": 10**4}, "are NotNext because their chunk had one sentence"),
+        ({"not_next": 100}, "NotNext instead of half"),
         ({"eval_samples": 0}, "too few documents to hold some out"),
     ],
 )

@@ -150,6 +150,13 @@ def test_missing_special_token_is_named(tmp_path):
         load_tokenizer(path)
 
 
+def test_vocab_txt_entries_end_at_newlines_only(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_bytes("\r\n".join([*SPECIALS, "a", "\u2028", "\u0085", "b"]).encode())
+    tokenizer = load_tokenizer(path)
+    assert [tokenizer.token_to_id(token) for token in ("a", "\u2028", "\u0085", "b")] == [5, 6, 7, 8]
+
+
 def test_unusable_files_are_named(tmp_path):
     with pytest.raises(TokenizerError, match="no tokenizer at"):
         load_tokenizer(tmp_path / "absent")

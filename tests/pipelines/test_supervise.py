@@ -10,8 +10,10 @@ import pytest
 
 from bertdata.build import build_serially
 from bertdata.cli import build
+from bertdata.errors import OutputError
 from bertdata.launch import open_build
 from bertdata.options import make_build_options
+from bertdata.work import Lock
 from tests.bertdata.test_build import digests
 from tests.corpus import article, iter_texts
 
@@ -45,6 +47,14 @@ def wait_for(condition, *, seconds=60.0):
 def workers_at(out, stage):
     """Ids of the worker processes that are at `stage`."""
     return [int(path.name) for path in (out / ".work" / "running").glob("*") if path.read_text().startswith(stage)]
+
+
+def lock_is_free(out):
+    try:
+        with Lock(out):
+            return True
+    except OutputError:
+        return False
 
 
 def group_is_empty(group):
@@ -97,6 +107,22 @@ def test_killed_launcher_leaves_no_process_and_the_build_continues(tmp_path, big
     subprocess.run(command(big_wiki, out), check=True, capture_output=True)
     assert digests(out) == undisturbed
     assert not list(out.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.5, 1.5])
+def test_launcher_killed_at_once_leaves_no_pipeline(tmp_path, big_wiki, delay):
+    """The pipeline's process notices also while it is still importing Beam, and holds the lock until it is gone."""
+    out = tmp_path / "shards"
+    process = start(big_wiki, out)
+    wait_for(lambda: (out / ".work" / "beam.log").exists())
+    time.sleep(delay)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: lock_is_free(out), seconds=5)
+    before = sorted(out.rglob("*"))
+    time.sleep(1)
+    assert sorted(out.rglob("*")) == before
 
 
 @pytest.mark.slow
