@@ -10,7 +10,6 @@ There is no generator state in it: every random draw of a run comes from (seed, 
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from zipfile import BadZipFile
 import torch
 
 from bertdata.errors import OutputError, TrainingError
+from bertdata.files import open_atomically
 
-__all__ = ["FORMAT_VERSION", "check_continues", "load_latest", "load_model_weights", "save_checkpoint"]
+__all__ = ["FORMAT_VERSION", "check_continues", "load_latest", "save_checkpoint"]
 
 FORMAT_VERSION = 1
 _PATTERN = "step-????????.pt"
@@ -45,34 +45,19 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{state['step']:08d}.pt"
-    temporary = folder / f"{path.name}.{os.getpid()}.tmp"
     try:
-        with temporary.open("wb") as file:
+        with open_atomically(path) as file:
             torch.save(state | {"format_version": FORMAT_VERSION}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written ({error}); make room and run the same command again, it continues from the "
             "checkpoint before"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(folder)
     for old in sorted(folder.glob(_PATTERN))[:-keep]:
         old.unlink()
     for left_over in folder.glob("*.tmp"):  # of a process that was killed while it saved
         left_over.unlink()
     return path
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load_latest(folder: Path) -> dict[str, Any] | None:
@@ -105,7 +90,7 @@ def load_latest(folder: Path) -> dict[str, Any] | None:
 
 
 def check_continues(state: dict[str, Any], *, options: dict[str, Any], data_fingerprint: str, folder: Path) -> None:
-    """Refuses to continue a run with other data, another order of it, or another model.
+    """Refuses to continue a run with other data, another order of it, another model, or to a step that it has passed.
 
     Args:
         state: The checkpoint.
@@ -114,7 +99,7 @@ def check_continues(state: dict[str, Any], *, options: dict[str, Any], data_fing
         folder: The run's folder, for the message.
 
     Raises:
-        TrainingError: Names each difference.
+        TrainingError: Names each difference, or both steps.
     """
     before, differences = state["options"], []
     if state["data_fingerprint"] != data_fingerprint:
@@ -132,13 +117,11 @@ def check_continues(state: dict[str, Any], *, options: dict[str, Any], data_fing
             f"{folder} holds a run that stopped at step {state['step']} and cannot be continued so: "
             f"{'; '.join(differences)}. Give the options and the data set of that run, or another --out folder."
         )
+    if state["step"] > options["max_steps"]:
+        raise TrainingError(
+            f"{folder} holds a run at step {state['step']}, past the {options['max_steps']} steps asked for; give a "
+            "larger --max-steps (or --epochs), or another --out folder"
+        )
     free = set(options) - {"seed", "batch_size", "next_sentence", "model", "out"}
     for name in sorted(name for name in free if before.get(name) != options[name]):
         _log.info("continuing with %s %s instead of %s", name, options[name], before.get(name))
-
-
-def load_model_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Returns the model's weights in a checkpoint file, under their own names."""
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    weights: dict[str, torch.Tensor] = state["model"]
-    return weights

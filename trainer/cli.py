@@ -102,7 +102,7 @@ def main(*, shards: Path, out: str, eval_only: bool, compile_model: bool | None,
     try:
         _run(shards=shards, out=out, eval_only=eval_only, settings=options | {"compile": compile_model})
     except BertDataError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"error: {error}", err=True)
         sys.exit(1)
 
 

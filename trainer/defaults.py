@@ -92,7 +92,10 @@ def choose_options(
     max_steps = given.get("max_steps") or (None if request.epochs else old.get("max_steps"))
     if max_steps is None:
         epochs = request.epochs or _choose_epochs(num_samples, batch_size=batch_size, on_gpu=on_gpu)
-        max_steps = max(1, math.ceil(epochs * num_samples / batch_size))
+        steps = epochs * num_samples / batch_size
+        if not math.isfinite(steps):
+            raise TrainingError(f"--epochs is {epochs:g}; give a finite number of them, or --max-steps")
+        max_steps = max(1, math.ceil(steps))
     share = max(1, batch_size // world_size)
     precision: Precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if given.get("precision") == "bf16" and not on_gpu:

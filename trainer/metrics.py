@@ -81,10 +81,14 @@ class MetricsFile:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
-    def close(self) -> None:
-        """Ends writing; all rows are on disk afterwards."""
+    def sync(self) -> None:
+        """Returns when all rows are on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Ends writing; all rows are on disk afterwards."""
+        self.sync()
         self._file.close()
 
 

@@ -149,13 +149,25 @@ class Plan:
             TrainingError: When the lanes cannot be divided evenly among the ranks.
         """
         if self.num_lanes % world_size:
+            remedy = f"start at most {min(MAX_LANES, self.num_samples)}"
+            if nearest := self._nearest_batch_size(world_size):
+                remedy = f"give --batch-size {nearest}, or start another number of them"
             raise TrainingError(
                 f"a global batch of {self.batch_size} has {self.num_lanes} lanes, which {world_size} processes cannot "
-                f"share evenly; give a --batch-size that is a multiple of {world_size} (up to {MAX_LANES} processes), "
-                f"such as {max(1, round(self.batch_size / world_size)) * world_size}, or start another number of them"
+                f"share evenly; {remedy}"
             )
         share = self.num_lanes // world_size
         return range(rank * share, (rank + 1) * share)
+
+    def _nearest_batch_size(self, world_size: int) -> int | None:
+        """Returns the batch size nearest to the plan's that so many processes can share; None where there is none."""
+        # Up to twice the batch size is far enough: `world_size` itself fits whenever anything does.
+        multiples = range(world_size, 2 * self.batch_size + world_size, world_size)
+        for batch_size in sorted(multiples, key=lambda multiple: abs(multiple - self.batch_size)):
+            num_lanes = num_lanes_of(batch_size)
+            if num_lanes % world_size == 0 and num_lanes <= self.num_samples:
+                return batch_size
+        return None
 
     def window(self, lane: int, position: int) -> Window:
         """Returns the window of `lane` that holds the sample at `position`, counted from the beginning of the run."""

@@ -114,8 +114,8 @@ def train(
         All rows of the run's `metrics.jsonl`; empty in processes other than the first.
 
     Raises:
-        TrainingError: The checkpoint belongs to another run, the loss is no longer finite, or batch size, data set and
-            number of processes do not fit each other.
+        TrainingError: The checkpoint belongs to another run or is past the last step, the loss is no longer finite, or
+            batch size, data set and number of processes do not fit each other.
         ShardError: A block of the data set is damaged.
     """
     out = Path(options.out)
@@ -179,7 +179,8 @@ def train(
     def save(step: int) -> None:
         check_finite(interval_sums.sum() + grad_norm, step=step, options=options)
         sums = {"interval_sums": world.sum(interval_sums).cpu(), "epoch_sums": world.sum(epoch_sums).cpu()}
-        if world.is_main:
+        if metrics is not None:
+            metrics.sync()  # first, so that no power loss leaves a checkpoint whose rows are gone
             state = {
                 "step": step,
                 "samples_seen": step * options.batch_size,

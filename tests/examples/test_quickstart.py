@@ -38,7 +38,8 @@ def test_quickstart_learns_and_shows_it(folder):
     assert counts["eval_documents"] >= 50
     for word in ("documents", "sentences", "pairs", "shards", "IsNext share", "total loss (MLM + NSP)"):
         assert word in text
-    epochs = [line.split() for line in text.split("What was learned")[1].splitlines() if line[:5].strip().isdigit()]
+    table = text.split("What was learned")[1].split("For comparison")[0]
+    epochs = [line.split() for line in table.splitlines() if line[:5].strip().isdigit()]
     assert [int(row[0]) for row in epochs] == [1, 2, 3, 4, 5]
     assert all(len(row) == 6 for row in epochs)
     assert float(epochs[-1][1]) < float(epochs[0][1])

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from bertdata.errors import TrainingError
+from bertdata.errors import OutputError, TrainingError
 from trainer.checkpoint import check_continues, load_latest, save_checkpoint
 from trainer.config import ModelOptions, TrainOptions
 
@@ -75,6 +75,16 @@ def test_failed_save_leaves_the_one_before(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.pt"]
 
 
+def test_disk_error_names_the_checkpoint_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OutputError, match=r"step-00000002.pt cannot be written .*No space left.*make room"):
+        save_checkpoint(tmp_path, state(2), keep=1)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -91,6 +101,12 @@ def test_continuing_names_what_differs(change: dict[str, Any], message: str) -> 
 def test_continuing_refuses_other_data() -> None:
     with pytest.raises(TrainingError, match=r"fingerprint is bb, not aa.*or another --out folder"):
         check_continues(state(3), options=OPTIONS, data_fingerprint="bb", folder=Path("run"))
+
+
+def test_continuing_refuses_a_last_step_that_has_passed() -> None:
+    with pytest.raises(TrainingError, match=r"step 11, past the 10 steps .* larger --max-steps .* another --out"):
+        check_continues(state(11), options=OPTIONS, data_fingerprint="aa", folder=Path("run"))
+    check_continues(state(10), options=OPTIONS, data_fingerprint="aa", folder=Path("run"))  # finished, to be exported
 
 
 def test_continuing_allows_what_changes_no_order(caplog: pytest.LogCaptureFixture) -> None:

@@ -42,7 +42,7 @@ def test_usage_errors_exit_with_2(arguments: tuple[str, ...], message: str) -> N
 def test_missing_data_set_exits_with_1(tmp_path: Path) -> None:
     result = invoke("--shards", tmp_path)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"Error: {tmp_path} has no manifest.json")
+    assert result.stderr.startswith(f"error: {tmp_path} has no manifest.json")
     assert result.stdout == ""
 
 
@@ -64,6 +64,25 @@ def test_run_prints_its_epochs_and_evaluates(data_set: DataSet, tmp_path: Path) 
     refused = invoke(*arguments, "--batch-size", 16)
     assert refused.exit_code == 1
     assert "batch_size is 16, not 32" in refused.stderr
+
+
+def test_fewer_steps_than_the_checkpoint_has_are_refused(data_set: DataSet, tmp_path: Path) -> None:
+    arguments = ("--shards", data_set.folder, "--out", tmp_path, "--batch-size", 16)
+    assert invoke(*arguments, "--max-steps", 4).exit_code == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for fewer in (("--max-steps", 3), ("--epochs", 0.1)):
+        refused = invoke(*arguments, *fewer)
+        assert refused.exit_code == 1
+        assert f"error: {tmp_path} holds a run at step 4, past the " in refused.stderr
+        assert "give a larger --max-steps (or --epochs), or another --out folder" in refused.stderr
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("epochs", ["inf", "nan", "1e308"])
+def test_epochs_must_be_finite(data_set: DataSet, tmp_path: Path, epochs: str) -> None:
+    result = invoke("--shards", data_set.folder, "--out", tmp_path, "--epochs", epochs)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: --epochs is {float(epochs):g}; give a finite number")
 
 
 def test_eval_only_needs_a_checkpoint(data_set: DataSet, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
+import os
 from pathlib import Path
 
+import pytest
 import torch
 
 from trainer.metrics import MetricsFile, load_metrics, means, table
@@ -15,6 +17,19 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     assert load_metrics(path) == rows
     MetricsFile(path, last_step=4).close()
     assert load_metrics(path) == rows[:2]
+
+
+def test_metrics_are_on_disk_after_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "metrics.jsonl"
+    metrics = MetricsFile(path, last_step=0)
+    metrics.append({"kind": "train", "step": 1})
+    synced: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append((os.fstat(file).st_ino, os.fstat(file).st_size)))
+    metrics.sync()
+    assert synced == [(path.stat().st_ino, path.stat().st_size)]
+    metrics.append({"kind": "train", "step": 2})
+    metrics.close()
+    assert [row["step"] for row in load_metrics(path)] == [1, 2]
 
 
 def test_metrics_survive_a_torn_last_line(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
+import re
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bertdata.errors import TrainingError
@@ -123,5 +125,40 @@ def test_plan_runs_on_one_sample_per_lane() -> None:
 
 def test_plan_refuses_a_number_of_ranks_that_does_not_divide_the_lanes() -> None:
     plan = Plan(np.array([100]), num_mask_sets=1, seed=0, batch_size=64)
-    with pytest.raises(TrainingError, match=r"64 lanes, which 3 processes cannot share.*such as 63"):
+    with pytest.raises(TrainingError, match=r"64 lanes, which 3 processes cannot share.*--batch-size 63, or"):
         plan.lanes_of(0, world_size=3)
+
+
+@given(batch_size=st.integers(1, 300), world_size=st.integers(1, 70), num_samples=st.integers(64, 100))
+@example(batch_size=100, world_size=4, num_samples=100)  # 50 lanes, though 100 is a multiple of 4
+@example(batch_size=1, world_size=65, num_samples=100)  # more processes than lanes
+@settings(max_examples=100, deadline=None)
+def test_plan_suggests_the_nearest_batch_size_that_it_accepts(
+    batch_size: int, world_size: int, num_samples: int
+) -> None:
+    def lanes_of(size: int) -> range:
+        plan = Plan(np.array([num_samples]), num_mask_sets=1, seed=0, batch_size=size)
+        return plan.lanes_of(0, world_size=world_size)
+
+    fitting = [size for size in range(1, 500) if num_lanes_of(size) % world_size == 0]
+    if batch_size in fitting:
+        assert len(lanes_of(batch_size)) * world_size == num_lanes_of(batch_size)
+        return
+    with pytest.raises(TrainingError, match="cannot share evenly") as caught:
+        lanes_of(batch_size)
+    suggested = re.search(r"--batch-size (\d+)", str(caught.value))
+    if suggested is None:
+        assert "start at most 64" in str(caught.value)
+        assert world_size > MAX_LANES
+        return
+    nearest = min(abs(size - batch_size) for size in fitting)
+    assert abs(int(suggested[1]) - batch_size) == nearest
+    assert lanes_of(int(suggested[1]))
+
+
+def test_plan_suggests_no_batch_size_of_more_lanes_than_samples() -> None:
+    plan = Plan(np.array([10]), num_mask_sets=1, seed=0, batch_size=67)
+    with pytest.raises(TrainingError, match=r"--batch-size 10,"):  # 66 has 66 / 2 = 33 lanes, 68 has 34, 12 has 12
+        plan.lanes_of(0, world_size=2)
+    with pytest.raises(TrainingError, match="start at most 10$"):
+        plan.lanes_of(0, world_size=11)

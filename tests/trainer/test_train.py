@@ -15,7 +15,7 @@ import torch
 
 from bertdata.errors import TrainingError
 from bertdata.manifest import DataSet
-from trainer.checkpoint import load_latest
+from trainer.checkpoint import load_latest, save_checkpoint
 from trainer.config import ModelOptions, TrainOptions
 from trainer.distributed import World
 from trainer.loader import BlockReader, Loader
@@ -179,6 +179,28 @@ def test_finished_run_is_left_as_it_is(data_set: DataSet, tmp_path: Path) -> Non
     rows = train(data_set, options_for(tmp_path, max_steps=6), world=ALONE)
     checkpoint = load_latest(tmp_path / "checkpoints")
     assert train(data_set, options_for(tmp_path, max_steps=6), world=ALONE, checkpoint=checkpoint) == rows
+
+
+def test_metrics_are_on_disk_before_a_checkpoint(
+    data_set: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    synced: dict[int, int] = {}  # inode to bytes
+    sizes: list[tuple[int | None, int]] = []
+
+    def fsync(file: int, *, really: Callable[[int], None] = os.fsync) -> None:
+        really(file)
+        synced[os.fstat(file).st_ino] = os.fstat(file).st_size
+
+    def save(*arguments: Any, **options: Any) -> None:
+        sizes.append((synced.get(path.stat().st_ino), path.stat().st_size))
+        save_checkpoint(*arguments, **options)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    monkeypatch.setattr("trainer.train.save_checkpoint", save)
+    train(data_set, options_for(tmp_path, max_steps=9, log_every=1, save_every=3), world=ALONE)
+    assert len(sizes) == 3
+    assert all(on_disk == written > 0 for on_disk, written in sizes)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
