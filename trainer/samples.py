@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertdata.shards import Block
+from bertdata.spill import offsets_of
 
 __all__ = ["Samples", "span_indices"]
 
@@ -27,14 +28,8 @@ def span_indices(starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> N
     return np.repeat(starts.astype(np.int64) - (ends - lengths), lengths) + np.arange(total)
 
 
-def _offsets(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
-
-
 def _join_offsets(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return _offsets(np.concatenate([np.diff(part) for part in parts]))
+    return offsets_of(np.concatenate([np.diff(part) for part in parts]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,17 +76,17 @@ class Samples:
         """
         token_offsets = block.token_offsets.astype(np.int64)
         num_predictions = block.num_predictions.astype(np.int64).ravel()  # [all samples of the block * K]
-        mask_starts = _offsets(num_predictions)
+        mask_starts = offsets_of(num_predictions)
         lengths = np.diff(token_offsets)[sample]
         sets = sample * num_mask_sets + mask_set
         tokens = span_indices(token_offsets[sample], lengths)
         masks = span_indices(mask_starts[sets], num_predictions[sets])
         return cls(
             tokens=block.tokens[tokens],
-            token_offsets=_offsets(lengths),
+            token_offsets=offsets_of(lengths),
             segment_b=block.segment_b[sample],
             next_sentence_label=block.next_sentence_label[sample],
-            mask_offsets=_offsets(num_predictions[sets]),
+            mask_offsets=offsets_of(num_predictions[sets]),
             mask_positions=block.mask_positions[masks],
             mask_tokens=block.mask_tokens[masks],
         )
@@ -119,10 +114,10 @@ class Samples:
         masks = span_indices(self.mask_offsets[rows], num_predictions)
         return Samples(
             tokens=self.tokens[tokens],
-            token_offsets=_offsets(lengths),
+            token_offsets=offsets_of(lengths),
             segment_b=self.segment_b[rows],
             next_sentence_label=self.next_sentence_label[rows],
-            mask_offsets=_offsets(num_predictions),
+            mask_offsets=offsets_of(num_predictions),
             mask_positions=self.mask_positions[masks],
             mask_tokens=self.mask_tokens[masks],
         )
