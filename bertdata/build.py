@@ -24,6 +24,7 @@ import numpy as np
 
 from bertdata.blocks import make_block
 from bertdata.config import BuildOptions
+from bertdata.encoder import Encoder
 from bertdata.errors import BertDataError, ConfigError, InputError
 from bertdata.files import file_sha256, write_atomically
 from bertdata.manifest import (
@@ -42,7 +43,7 @@ from bertdata.sentences import resolve_language, split_sentences
 from bertdata.shards import FORMAT_VERSION, BlockEntry, block_name, open_shard
 from bertdata.spill import BIN_BITS, Documents, RunWriter, concatenate_documents, document_key, read_run
 from bertdata.vocabulary import WordCounts, count_split, train_wordpiece
-from bertdata.wordpiece import Encoder, Vocabulary, is_lowercase, load_tokenizer, write_tokenizer
+from bertdata.wordpiece import Vocabulary, is_lowercase, load_tokenizer, write_tokenizer
 from bertdata.work import TOKENIZER_FILES, Work, library_versions
 
 __all__ = [
@@ -55,7 +56,7 @@ __all__ = [
     "write_data_sets",
 ]
 
-SENTENCES_PER_BATCH = 4096
+BATCH_CHARS = 8 << 20  # of text that is tokenized at once; from here on the encoder gets no faster
 WORDLESS_LANGUAGES = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
 
 
@@ -123,8 +124,8 @@ def tokenize_split(work: Work, number: int) -> int:
         languages[language] += 1
         sentences = document.sentences
         batch.append(list(sentences) if sentences is not None else split_sentences(document.text, language=language))
-        batched += len(batch[-1])
-        if batched >= SENTENCES_PER_BATCH:
+        batched += len(document.text)
+        if batched >= BATCH_CHARS:
             _spill(batch, runs, counts, encoder=encoder, vocabulary=vocabulary)
             batch, batched = [], 0
     _spill(batch, runs, counts, encoder=encoder, vocabulary=vocabulary)

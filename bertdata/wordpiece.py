@@ -1,4 +1,4 @@
-"""Tokens: from sentences to token ids, and what is known about each id.
+"""Tokenizers: loading and writing them, and what is known about each of their ids.
 
 A tokenizer is a `tokenizers.Tokenizer`, loaded from a `tokenizer.json`, a `vocab.txt` or a folder that holds one. Ids
 are those of its own `encode` without special tokens; text that spells "[SEP]" stays text.
@@ -23,7 +23,6 @@ from bertdata.shards import token_dtype
 
 __all__ = [
     "ROLES",
-    "Encoder",
     "Vocabulary",
     "is_lowercase",
     "load_tokenizer",
@@ -266,31 +265,3 @@ def write_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
     config = json.dumps(tokenizer_config(tokenizer), indent=2)
     write_atomically(path.with_name("tokenizer_config.json"), (config + "\n").encode())
     write_atomically(path, tokenizer.to_str(pretty=True).encode())
-
-
-class Encoder:
-    """Turns sentences into token ids.
-
-    Args:
-        tokenizer: A tokenizer from `load_tokenizer`.
-        vocabulary: Its vocabulary.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
-        self._tokenizer = tokenizer
-        self._dtype = vocabulary.dtype
-
-    def encode(self, sentences: Sequence[str]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """Returns the ids of all sentences end to end, and how many each has.
-
-        Args:
-            sentences: S sentences.
-
-        Returns:
-            ids, uint16 or uint32 [T]; lengths, int64 [S], 0 for a sentence that has no token.
-        """
-        encodings = self._tokenizer.encode_batch_fast(list(sentences), add_special_tokens=False)
-        rows = [encoding.ids for encoding in encodings]
-        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
-        ids = np.fromiter((token for row in rows for token in row), dtype=self._dtype, count=int(lengths.sum()))
-        return ids, lengths

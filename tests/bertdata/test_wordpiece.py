@@ -4,9 +4,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
+from bertdata.encoder import Encoder
 from bertdata.errors import ConfigError, TokenizerError
 from bertdata.wordpiece import (
-    Encoder,
     Vocabulary,
     is_lowercase,
     load_tokenizer,
