@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from bertdata.blocks import make_block
-from bertdata.config import BuildOptions
 from bertdata.encoder import Encoder
 from bertdata.errors import BertDataError, ConfigError, InputError
 from bertdata.files import file_sha256, write_atomically
@@ -34,11 +33,11 @@ from bertdata.manifest import (
     write_index,
     write_manifest,
 )
-from bertdata.pairs import build_pairs, cut_long_sentences, drop_single_sentences
+from bertdata.pairs import build_pairs
 from bertdata.planning import ShardTask, plan_tasks
+from bertdata.prepare import prepare_documents
 from bertdata.readers import Reject
 from bertdata.rejects import check_rejects, iter_checked_documents, write_rejects
-from bertdata.seeds import hash64
 from bertdata.sentences import resolve_language, split_sentences
 from bertdata.shards import FORMAT_VERSION, BlockEntry, block_name, open_shard
 from bertdata.spill import BIN_BITS, Documents, RunWriter, concatenate_documents, document_key, read_run
@@ -229,37 +228,6 @@ def _load_documents(work: Work, task: ShardTask) -> Documents:
     return concatenate_documents(parts)
 
 
-def _drop_duplicates(documents: Documents, *, keep: bool) -> Documents:
-    """Keeps one copy of each document, or gives each further copy a key of its own. Copies lie next to each other."""
-    keys = documents.keys
-    is_first = np.ones(len(keys), dtype=bool)
-    is_first[1:] = (keys[1:] != keys[:-1]).any(axis=1)
-    if not keep:
-        return documents.take(np.flatnonzero(is_first))
-    first = np.maximum.accumulate(np.where(is_first, np.arange(len(keys)), 0))
-    copy = np.arange(len(keys)) - first
-    derived = np.stack([hash64(keys[:, 0], copy, 0), hash64(keys[:, 1], copy, 1)], axis=1)
-    return dataclasses.replace(documents, keys=np.where(is_first[:, None], keys, derived))
-
-
-def _prepare_documents(
-    documents: Documents, counts: Counter[str], *, options: BuildOptions, vocabulary: Vocabulary
-) -> Documents:
-    counts["documents"] = len(documents)
-    documents = _drop_duplicates(documents, keep=options.shards.keep_duplicates)
-    counts["duplicates"] = counts["documents"] - len(documents)
-    if options.pairs.next_sentence in ("balanced", "sop"):
-        num_sentences = len(documents.token_offsets)
-        limit = options.pairs.max_seq_length // 2
-        documents = cut_long_sentences(documents, limit=limit, vocabulary=vocabulary)
-        counts["sentence_cuts"] = len(documents.token_offsets) - num_sentences
-        num_documents = len(documents)
-        documents = drop_single_sentences(documents)
-        counts["one_sentence_documents"] = num_documents - len(documents)
-    counts["documents_kept"] = len(documents)
-    return documents
-
-
 def build_shard(work: Work, task: ShardTask) -> str:
     """Builds one shard out of all runs; returns its file name."""
     name = f"shards/{task.max_seq_length}/{task.name}.json"
@@ -269,7 +237,7 @@ def build_shard(work: Work, task: ShardTask) -> str:
     options = work.options.for_length(task.max_seq_length)
     _, vocabulary = _encoder(work)
     counts: Counter[str] = Counter()
-    documents = _prepare_documents(_load_documents(work, task), counts, options=options, vocabulary=vocabulary)
+    documents = prepare_documents(_load_documents(work, task), counts, options=options, vocabulary=vocabulary)
     pairs = build_pairs(documents, options=options.pairs, seed=options.seed)
     labels = pairs.next_sentence_label
     counts.update(samples=len(pairs), not_next=int(labels.sum()), forced=int(pairs.is_forced.sum()))

@@ -12,18 +12,21 @@ goes on there:
 Modes (`--next-sentence`):
 - google: the distribution of the published BERT's script. The target is `max_seq_length - 3`, or with `short_seq_prob`
   shorter for the whole document; B's document is drawn uniformly, then a sentence in it.
-- balanced: the same with its known faults mended. The target is drawn per chunk; the label that is behind in this
-document
-  is drawn next; B starts at a sentence drawn uniformly among all that are neither of this document nor the first of
-  theirs; a last single sentence joins the chunk before it; sentences over half of `max_seq_length` are cut; documents
-  of one sentence are dropped.
+- balanced: the same with its known faults mended, so that neither label nor lengths give the other away. The target is
+  drawn per chunk; a chunk has at least two sentences, and a last single sentence joins the chunk before it; the label
+  that is behind in this document is drawn next. B starts at a sentence drawn uniformly among all that are neither of
+  this document nor the first of theirs; where the document ended before the chunk's target, B ends with the sentence
+  that brings the sample nearest to the chunk's own length. A sentence that a random B leaves alone at the document's
+  end is left out of this pass. Sentences over half of `max_seq_length` are cut and documents of one sentence dropped
+  before (`bertdata.prepare`).
 - sop: A and B are consecutive, in order (0) or swapped (1).
 - none: one segment of consecutive tokens of a document, of which none is lost.
 
 Segments are spans of token positions, so nothing is copied before the block is written. All documents of a shard
-advance together, a chunk each per step, so that each draw is one vectorized hash. The bits of every
-draw depend on the document's key, the pass, the chunk's number and what is drawn, and on nothing else; which sentence
-they choose for a random B depends on the shard's documents, which come in the order of their keys.
+advance together, a chunk each per step, and what a chunk does not need of the one before it is done for all chunks at
+once. The bits of every draw depend on the document's key, the pass, the chunk's number and what is drawn, and on
+nothing else; which sentence they choose for a random B depends on the shard's documents, which come in the order of
+their keys.
 
 Source: Devlin et al. 2018 and create_pretraining_data.py of google-research/bert; Lan et al. 2019 for sop; Liu et al.
 2019 (DOC-SENTENCES) for none.
@@ -38,19 +41,19 @@ import numpy as np
 import numpy.typing as npt
 
 from bertdata.config import PairOptions
-from bertdata.seeds import below, hash64, stage_key, unit
+from bertdata.seeds import below, hash64, lower_half, stage_key, unit
 from bertdata.spill import Documents, offsets_of
-from bertdata.wordpiece import Vocabulary
 
-__all__ = ["Pairs", "build_pairs", "cut_long_sentences", "drop_single_sentences"]
+__all__ = ["Pairs", "build_pairs"]
 
 IntArray = npt.NDArray[np.int64]
 UInt64Array = npt.NDArray[np.uint64]
 
 # What a draw is for; the last counter of its hash.
-_SHORT, _TARGET, _LABEL, _A_END, _B, _B_SENTENCE, _ORDER, _FRONT_A, _FRONT_B = range(9)
+_LENGTH, _CUT, _B, _B_SENTENCE, _ORDER, _FRONT_A, _FRONT_B = range(7)
 _B_RETRY = 16
 _MAX_TRIES = 10
+_DRAWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +67,7 @@ class Pairs:
         b_stop: int64 [N].
         next_sentence_label: uint8 [N]; 0 IsNext, 1 NotNext (sop: swapped).
         documents: int64 [N, 2]; rows of A's and B's documents.
-        is_forced: bool [N]; the label was not drawn, because the chunk had one sentence.
+        is_forced: bool [N]; google only: the label was not drawn, because the chunk had one sentence.
         order: uint64 [N]; samples lie in a shard in this order.
     """
 
@@ -90,65 +93,12 @@ class Pairs:
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__})
 
 
-def cut_long_sentences(documents: Documents, *, limit: int, vocabulary: Vocabulary) -> Documents:
-    """Cuts sentences of more than `limit` tokens, after inner punctuation where there is some, else between words.
-
-    Returns:
-        The same documents and tokens, with more sentences.
-    """
-    offsets = documents.token_offsets
-    long = np.flatnonzero(np.diff(offsets) > limit)
-    if not len(long):
-        return documents
-    cuts: list[int] = []
-    sentence_of_cut: list[int] = []
-    for sentence in long.tolist():
-        start, stop = int(offsets[sentence]), int(offsets[sentence + 1])
-        for cut in _cuts(documents.tokens[start:stop], limit=limit, vocabulary=vocabulary):
-            cuts.append(start + cut)
-            sentence_of_cut.append(sentence)
-    new_offsets = np.sort(np.concatenate([offsets, np.array(cuts, dtype=np.int64)]))
-    cuts_before = offsets_of(np.bincount(sentence_of_cut, minlength=len(offsets) - 1))
-    return Documents(
-        keys=documents.keys,
-        sentence_offsets=documents.sentence_offsets + cuts_before[documents.sentence_offsets],
-        token_offsets=new_offsets,
-        tokens=documents.tokens,
-    )
-
-
-def _cuts(tokens: npt.NDArray[Any], *, limit: int, vocabulary: Vocabulary) -> list[int]:
-    """Returns where to cut one sentence so that no piece has more than `limit` tokens."""
-    starts_word = vocabulary.starts_word
-    words = np.arange(len(tokens)) if starts_word is None else np.flatnonzero(starts_word[tokens])
-    words = words[words > 0]
-    after_mark = words[vocabulary.is_punctuation[tokens[words - 1]]]
-    cuts: list[int] = []
-    start = 0
-    while len(tokens) - start > limit:
-        for places, first in ((after_mark, max(start + limit // 4, start + 1)), (words, start + 1)):
-            last = int(np.searchsorted(places, start + limit, side="right")) - 1
-            if last >= 0 and places[last] >= first:
-                start = int(places[last])
-                break
-        else:
-            start += limit
-        cuts.append(start)
-    return cuts
-
-
-def drop_single_sentences(documents: Documents) -> Documents:
-    """Returns the documents that have at least two sentences."""
-    return documents.take(np.flatnonzero(np.diff(documents.sentence_offsets) >= 2))
-
-
 def build_pairs(documents: Documents, *, options: PairOptions, seed: int) -> Pairs:
     """Builds all samples of a shard, in the order in which they lie in it.
 
     Args:
-        documents: The shard's documents; every sentence has at least one token. For "balanced" and "sop", every
-        document
-            has at least two sentences (`cut_long_sentences` and `drop_single_sentences` see to that).
+        documents: The shard's documents; every sentence has at least one token. "balanced" and "sop" take nothing
+            from documents of one sentence (`bertdata.prepare` drops them).
         options: Mode, length and passes.
         seed: The build's seed.
 
@@ -181,10 +131,10 @@ def _no_pairs() -> Pairs:
     )
 
 
-def _targets(keys: UInt64Array, *, max_num_tokens: int, short_seq_prob: float) -> IntArray:
+def _targets(bits: UInt64Array, *, max_num_tokens: int, short_seq_prob: float) -> IntArray:
     """Draws target lengths: uniform on [2, max_num_tokens] with `short_seq_prob`, else max_num_tokens."""
-    short = 2 + below(hash64(keys, _TARGET), max_num_tokens - 1)
-    return np.where(unit(hash64(keys, _SHORT)) < short_seq_prob, short, max_num_tokens)
+    short = 2 + below(bits, max_num_tokens - 1)
+    return np.where(unit(lower_half(bits)) < short_seq_prob, short, max_num_tokens)
 
 
 def _single_segments(documents: Documents, keys: UInt64Array, options: PairOptions, pass_number: int) -> list[Pairs]:
@@ -198,7 +148,7 @@ def _single_segments(documents: Documents, keys: UInt64Array, options: PairOptio
     while len(rows):
         chunk_keys = hash64(keys[rows], number)
         short_seq_prob = 1.0 if pass_number and not number else options.short_seq_prob
-        target = _targets(chunk_keys, max_num_tokens=max_num_tokens, short_seq_prob=short_seq_prob)
+        target = _targets(hash64(chunk_keys, _LENGTH), max_num_tokens=max_num_tokens, short_seq_prob=short_seq_prob)
         stop = np.minimum(start + target, end)
         parts.append(
             Pairs(
@@ -255,86 +205,140 @@ class _RandomSentences:
         return self._starts[document] + 1 + number - offsets[document], document
 
 
-def _segment_pairs(documents: Documents, keys: UInt64Array, options: PairOptions, _: int) -> list[Pairs]:
-    """Cuts documents into chunks and pairs of segments, a chunk of each document at a time."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Chunks:
+    """C chunks of sentences, before B is chosen. All int64 [C] but keys and is_forced; sentences, but for target."""
+
+    rows: IntArray
+    keys: UInt64Array
+    start: IntArray
+    a_end: IntArray
+    stop: IntArray
+    target: IntArray
+    label: IntArray
+    is_forced: npt.NDArray[np.bool_]
+
+
+def _cut_chunks(documents: Documents, keys: UInt64Array, options: PairOptions, *, has_random: bool) -> _Chunks:
+    """Cuts documents into chunks, each into what is A and the rest, and draws the labels.
+
+    All documents advance together, a chunk each per step. Where few are left, the bits of many steps are drawn at once.
+    """
     mode = options.next_sentence
     max_num_tokens = options.max_seq_length - 3
     offsets = documents.token_offsets
-    random_sentences = _RandomSentences(documents, mode=mode)
-    has_random = mode != "sop" and random_sentences.is_possible
+    least = 1 if mode == "google" else 2  # sentences in a chunk
 
-    rows = np.arange(len(documents))
-    start, end = documents.sentence_offsets[:-1].copy(), documents.sentence_offsets[1:]  # sentences
+    rows = np.flatnonzero(np.diff(documents.sentence_offsets) >= least)
+    start, end = documents.sentence_offsets[rows], documents.sentence_offsets[rows + 1]
     surplus = np.zeros(len(rows), dtype=np.int64)  # NotNext less IsNext so far, per document
     is_settled = np.zeros(len(rows), dtype=bool)  # a chunk has reached the document's end
-    parts = []
-    number = 0
+    found: list[tuple[npt.NDArray[Any], ...]] = []
+    number = column = 0
+    chunk_keys = length_bits = cut_bits = np.zeros((len(rows), 0), dtype=np.uint64)
     while len(rows):
-        chunk_keys = hash64(keys[rows], number)
-        target_keys = keys[rows] if mode == "google" else chunk_keys
-        target = _targets(target_keys, max_num_tokens=max_num_tokens, short_seq_prob=options.short_seq_prob)
-        stop = np.minimum(np.searchsorted(offsets, offsets[start] + target), end)
-        if not has_random:
-            stop = np.minimum(np.maximum(stop, start + 2), end)
+        if column == chunk_keys.shape[1]:
+            numbers = number + np.arange(max(1, _DRAWS_AT_ONCE // len(rows)))
+            chunk_keys, column = hash64(keys[rows, None], numbers), 0
+            # Google draws a document's target once; chunks of the others have their own.
+            length_keys = np.broadcast_to(keys[rows, None], chunk_keys.shape) if mode == "google" else chunk_keys
+            length_bits, cut_bits = hash64(length_keys, _LENGTH), hash64(chunk_keys, _CUT)
+        target = _targets(length_bits[:, column], max_num_tokens=max_num_tokens, short_seq_prob=options.short_seq_prob)
+        stop = np.searchsorted(offsets, offsets[start] + target)
+        stop = np.minimum(np.maximum(stop, start + least), end)
         if mode != "google":
             stop = np.where(end - stop == 1, end, stop)
         num_sentences = stop - start
-        a_end = start + 1 + below(hash64(chunk_keys, _A_END), np.maximum(num_sentences - 1, 1))
+        bits = cut_bits[:, column]
+        a_end = start + 1 + below(bits, np.maximum(num_sentences - 1, 1))
 
         is_forced = num_sentences == 1
         chance = np.full(len(rows), 0.5)
         if mode == "balanced":
-            chance = _not_next_chance(surplus, is_settled, puts_back_one=(stop == end) & (end - a_end == 1))
+            # Half where no label is behind, else 0 or 1. At the document's end NotNext puts sentences back, so that
+            # other chunks follow, and IsNext does not: to draw what is behind there would pay back every NotNext and
+            # no IsNext. So only the surplus of the chunks before is settled, once.
+            chance = (1 - np.where(is_settled, 0, surplus)) / 2
             is_settled = is_settled | (stop == end)
-        label = (unit(hash64(chunk_keys, _LABEL)) < chance).astype(np.int64)
-        label = np.where(is_forced, 1, label) if has_random or mode == "sop" else np.zeros_like(label)
-        is_random = (label == 1) & has_random
-
-        a_start, a_stop = offsets[start], offsets[a_end]
-        b_first, b_last, b_document = a_end.copy(), stop.copy(), rows.copy()
-        drawn_rows = np.flatnonzero(is_random)
-        if len(drawn_rows):
-            first, document = random_sentences.draw(rows[drawn_rows], chunk_keys[drawn_rows])
-            b_target = np.maximum(target - (a_stop - a_start), 1)[drawn_rows]
-            last = np.searchsorted(offsets, offsets[first] + b_target)
-            b_first[drawn_rows], b_document[drawn_rows] = first, document
-            b_last[drawn_rows] = np.minimum(last, documents.sentence_offsets[document + 1])
-        spans = _truncate(a_start, a_stop, offsets[b_first], offsets[b_last], chunk_keys, max_num_tokens=max_num_tokens)
-        if mode == "sop":
-            spans = tuple(np.where(label == 1, spans[other], spans[own]) for own, other in enumerate((2, 3, 0, 1)))
-        parts.append(
-            Pairs(
-                a_start=spans[0],
-                a_stop=spans[1],
-                b_start=spans[2],
-                b_stop=spans[3],
-                next_sentence_label=label.astype(np.uint8),
-                documents=np.stack([rows, b_document], axis=1),
-                is_forced=is_forced,
-                order=hash64(chunk_keys, _ORDER),
-            )
-        )
-        start = np.where(is_random, a_end, stop)
+        label = ((unit(lower_half(bits)) < chance) | is_forced).astype(np.int64)
+        if mode != "sop" and not has_random:
+            label = np.zeros_like(label)
+        found.append((rows, chunk_keys[:, column], start, a_end, stop, target, label, is_forced))
+        start = np.where((label == 1) & has_random, a_end, stop)
         surplus = surplus + 2 * label - 1
-        more = start < end
-        rows, start, end, surplus, is_settled = rows[more], start[more], end[more], surplus[more], is_settled[more]
+        more = end - start >= least
+        if not more.all():
+            rows, start, end, surplus, is_settled = rows[more], start[more], end[more], surplus[more], is_settled[more]
+            chunk_keys, length_bits, cut_bits = chunk_keys[more], length_bits[more], cut_bits[more]
         number += 1
-    return parts
+        column += 1
+    names = _Chunks.__slots__
+    columns = [np.concatenate(parts) for parts in zip(*found, strict=True)] if found else [rows] * len(names)
+    return _Chunks(**dict(zip(names, columns, strict=True)))
 
 
-def _not_next_chance(
-    surplus: IntArray, is_settled: npt.NDArray[np.bool_], *, puts_back_one: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float64]:
-    """Returns the chance of NotNext with which each document is expected to end without surplus.
+def _segment_pairs(documents: Documents, keys: UInt64Array, options: PairOptions, _: int) -> list[Pairs]:
+    """Cuts documents into chunks and makes each a pair of segments."""
+    mode = options.next_sentence
+    offsets = documents.token_offsets
+    random_sentences = _RandomSentences(documents, mode=mode)
+    has_random = mode != "sop" and random_sentences.is_possible
+    chunks = _cut_chunks(documents, keys, options, has_random=has_random)
+    if not len(chunks.rows):
+        return []
 
-    In the midst of a document that is 0 or 1 where a label is behind and 1/2 otherwise. At its end two things would
-    tip the balance. NotNext puts sentences back, so that another sample follows, and IsNext does not: to draw what is
-    behind there would pay back every NotNext and no IsNext, so only the surplus of the chunks before is settled,
-    once. And a single sentence put back makes a forced NotNext, so that one counts twice.
+    a_start, a_stop = offsets[chunks.start], offsets[chunks.a_end]
+    b_first, b_last, b_document = chunks.a_end.copy(), chunks.stop.copy(), chunks.rows.copy()
+    if has_random:
+        drawn = np.flatnonzero(chunks.label)
+        first, document = random_sentences.draw(chunks.rows[drawn], chunks.keys[drawn])
+        num_tokens = chunks.target[drawn]
+        is_capped = np.zeros(len(drawn), dtype=bool)
+        if mode == "balanced":
+            own = (offsets[chunks.stop] - a_start)[drawn]
+            is_capped = own < num_tokens
+            num_tokens = np.minimum(num_tokens, own)
+        end = documents.sentence_offsets[document + 1]
+        b_first[drawn], b_document[drawn] = first, document
+        b_last[drawn] = _last_sentences(
+            offsets, first, end, num_tokens - (a_stop - a_start)[drawn], to_nearest=is_capped
+        )
+    spans = _truncate(
+        a_start,
+        a_stop,
+        offsets[b_first],
+        offsets[b_last],
+        chunks.keys,
+        max_num_tokens=options.max_seq_length - 3,
+    )
+    if mode == "sop":
+        spans = tuple(np.where(chunks.label == 1, spans[other], spans[own]) for own, other in enumerate((2, 3, 0, 1)))
+    return [
+        Pairs(
+            a_start=spans[0],
+            a_stop=spans[1],
+            b_start=spans[2],
+            b_stop=spans[3],
+            next_sentence_label=chunks.label.astype(np.uint8),
+            documents=np.stack([chunks.rows, b_document], axis=1),
+            is_forced=chunks.is_forced,
+            order=hash64(chunks.keys, _ORDER),
+        )
+    ]
+
+
+def _last_sentences(
+    offsets: IntArray, first: IntArray, end: IntArray, num_tokens: IntArray, *, to_nearest: npt.NDArray[np.bool_]
+) -> IntArray:
+    """Returns where segments end that begin with sentences `first`: at least one sentence, none from `end` on.
+
+    A segment goes on until it has `num_tokens`; with `to_nearest`, it does without the last sentence where that brings
+    it nearer to that number.
     """
-    gain = np.where(puts_back_one, 2, 1)
-    chance: npt.NDArray[np.float64] = (1 - np.where(is_settled, 0, surplus)) / (1 + gain)
-    return chance
+    wanted = offsets[first] + np.maximum(num_tokens, 1)
+    last = np.searchsorted(offsets, wanted)
+    is_nearer = (last - 1 > first) & (wanted - offsets[last - 1] < offsets[np.minimum(last, len(offsets) - 1)] - wanted)
+    return np.minimum(np.where(to_nearest & is_nearer, last - 1, last), end)
 
 
 def _truncate(

@@ -20,7 +20,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["below", "below_int", "hash64", "hash64_int", "stage_key", "unit"]
+__all__ = ["below", "below_int", "hash64", "hash64_int", "lower_half", "stage_key", "unit"]
 
 UInt64Array = npt.NDArray[np.uint64]
 
@@ -62,9 +62,11 @@ def hash64(key: int | np.uint64 | UInt64Array, *counters: int | npt.NDArray[np.i
             if isinstance(counter, int):
                 counter = np.asarray(counter & _MASK, dtype=np.uint64)
             state = state + (counter.astype(np.uint64, copy=False) + np.uint64(1)) * _GOLDEN_U
-            state = (state ^ (state >> _30)) * _MIX_1_U
-            state = (state ^ (state >> _27)) * _MIX_2_U
-            state = state ^ (state >> _31)
+            state ^= state >> _30  # in place, but for a single number
+            state *= _MIX_1_U
+            state ^= state >> _27
+            state *= _MIX_2_U
+            state ^= state >> _31
     return state
 
 
@@ -91,6 +93,14 @@ def below(bits: UInt64Array, bound: int | npt.NDArray[np.integer]) -> npt.NDArra
     """
     product = (bits >> _32) * np.asarray(bound).astype(np.uint64)
     return (product >> _32).astype(np.int64)
+
+
+def lower_half(bits: UInt64Array) -> UInt64Array:
+    """Returns bits for a second draw from the same hash, which has 64: their upper half is the lower half of `bits`.
+
+    `below` looks at the upper half alone, so `below(bits, n)` and `unit(lower_half(bits))` are independent.
+    """
+    return bits << _32
 
 
 def below_int(bits: int, bound: int) -> int:

@@ -10,7 +10,7 @@ from random import Random
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """Two segments as lists of tokens, 1 for a random next, and the documents of both."""
+    """Two segments as lists of tokens, the label, and the documents of both."""
 
     a: list[int]
     b: list[int]
@@ -20,7 +20,9 @@ class Instance:
 
 
 class GooglePairs:
-    """Instances of documents that are lists of sentences, which are lists of tokens."""
+    """Pairs of the published BERT, of documents that are lists of sentences, which are lists of tokens."""
+
+    swaps = False  # label 1 means that A and B are swapped
 
     def __init__(self, documents, *, max_seq_length, short_seq_prob, rng: Random):
         self.documents = documents
@@ -31,30 +33,37 @@ class GooglePairs:
     def instances(self, row: int) -> list[Instance]:
         """All instances of one document in one pass."""
         document = self.documents[row]
+        self.begin_document()
         target = self.draw_target()
         instances = []
         position = 0
-        while position < len(document):
+        while self.has_chunk(document[position:]):
             target = self.target_of_chunk(target)
             chunk = []
-            while position < len(document) and sum(map(len, chunk)) < target:
+            while position < len(document) and self.goes_on(chunk, document[position:], target):
                 chunk.append(document[position])
                 position += 1
             a_end = self.draw_a_end(len(chunk))
             a = [token for sentence in chunk[:a_end] for token in sentence]
-            if len(chunk) == 1 or self.rng.random() < 0.5:
-                b_row = self.draw_document(row)
-                start = self.draw_start(b_row)
-                b = self.collect(self.documents[b_row][start:], target=target - len(a))
-                position -= self.num_put_back(len(chunk) - a_end, position == len(document))
+            at_end = position == len(document)
+            if self.is_random_next(len(chunk), at_end):
+                b_row, start = self.draw_b(row)
+                b = self.collect_b(self.documents[b_row][start:], target, a, chunk)
+                position -= self.num_put_back(len(chunk) - a_end, at_end)
                 label = 1
             else:
                 b_row = row
                 b = [token for sentence in chunk[a_end:] for token in sentence]
                 label = 0
             self.truncate(a, b, limit=self.truncation_limit(target))
-            instances.append(Instance(a=a, b=b, label=label, document=row, b_document=b_row))
+            instances.append(self.finish(Instance(a=a, b=b, label=label, document=row, b_document=b_row)))
         return instances
+
+    def begin_document(self) -> None:
+        pass
+
+    def has_chunk(self, rest: list[list[int]]) -> bool:
+        return len(rest) > 0
 
     def draw_target(self) -> int:
         if self.rng.random() < self.short_seq_prob:
@@ -67,8 +76,18 @@ class GooglePairs:
     def target_of_chunk(self, target: int) -> int:
         return target
 
+    def goes_on(self, chunk: list[list[int]], _rest: list[list[int]], target: int) -> bool:
+        return sum(map(len, chunk)) < target
+
     def draw_a_end(self, num_sentences: int) -> int:
         return 1 if num_sentences == 1 else self.rng.randint(1, num_sentences - 1)
+
+    def is_random_next(self, num_sentences: int, _at_end: bool) -> bool:
+        return num_sentences == 1 or self.rng.random() < 0.5
+
+    def draw_b(self, row: int) -> tuple[int, int]:
+        b_row = self.draw_document(row)
+        return b_row, self.draw_start(b_row)
 
     def draw_document(self, row: int) -> int:
         for _ in range(10):
@@ -80,7 +99,13 @@ class GooglePairs:
     def draw_start(self, row: int) -> int:
         return self.rng.randrange(len(self.documents[row]))
 
-    def collect(self, sentences: list[list[int]], *, target: int) -> list[int]:
+    def collect_b(self, sentences: list[list[int]], target: int, a: list[int], _chunk: list[list[int]]) -> list[int]:
+        return self.collect(sentences, self.b_target(target, a))
+
+    def b_target(self, target: int, a: list[int]) -> int:
+        return target - len(a)
+
+    def collect(self, sentences: list[list[int]], target: int) -> list[int]:
         b: list[int] = []
         for sentence in sentences:
             b.extend(sentence)
@@ -104,3 +129,6 @@ class GooglePairs:
         while len(a) + len(b) > limit:
             longer = a if self.comes_off_a(a, b) else b
             longer.pop(0 if self.comes_off_front() else -1)
+
+    def finish(self, instance: Instance) -> Instance:
+        return instance

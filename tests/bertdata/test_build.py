@@ -11,7 +11,7 @@ import pytest
 import bertdata
 from bertdata.build import build_serially
 from bertdata.config import BuildOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
-from bertdata.errors import ConfigError, InputError
+from bertdata.errors import InputError
 from bertdata.launch import open_build
 from bertdata.spill import document_key
 from tests.corpus import iter_texts, sentence
@@ -173,49 +173,6 @@ def test_no_document_is_an_error(tmp_path, small_options):
         build(tmp_path / "out", path, options=small_options)
 
 
-CHANGES = {
-    "seed": {"seed": 1},
-    "max_seq_length": {"max_seq_lengths": (48,)},
-    "short_seq_prob": {"pairs": PairOptions(short_seq_prob=0.5, max_seq_length=64)},
-    "google": {"pairs": PairOptions(next_sentence="google", max_seq_length=64)},
-    "sop": {"pairs": PairOptions(next_sentence="sop", max_seq_length=64)},
-    "none": {"pairs": PairOptions(next_sentence="none", max_seq_length=64)},
-    "dupe_factor": {"pairs": PairOptions(dupe_factor=3, max_seq_length=64)},
-    "num_mask_sets": {"masks": {"num_mask_sets": 3}},
-    "masked_lm_prob": {"masks": {"masked_lm_prob": 0.3}},
-    "max_predictions_per_seq": {"masks": {"max_predictions_per_seq": 2}},
-    "whole_word_mask": {"masks": {"whole_word_mask": True}},
-    "block_size": {"shards": {"block_size": 50}},
-    "num_shards": {"shards": {"num_shards": 2}},
-    "shard_size": {"shards": {"num_shards": None, "shard_size": 30_000}},
-    "eval_fraction": {"shards": {"eval_fraction": 0.0}},
-    "min_document_chars": {"read": ReadOptions(min_document_chars=500)},
-    "lowercase": {"tokenizer": {"lowercase": False}},
-    "vocab_size": {"tokenizer": {"path": None, "vocab_size": 200}},
-}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_every_option_has_an_effect(tmp_path, jsonl_file, small_data_set, small_options, name):
-    changes = {
-        stage: dataclasses.replace(getattr(small_options, stage), **change) if isinstance(change, dict) else change
-        for stage, change in CHANGES[name].items()
-    }
-    out = build(tmp_path / "out", jsonl_file, options=dataclasses.replace(small_options, **changes))
-    before = [digest for path, digest in digests(small_data_set).items() if path.startswith("train-")]
-    after = [digest for path, digest in digests(out).items() if path.startswith("train-")]
-    assert after
-    assert not set(after) & set(before)
-
-
-def test_whole_words_are_refused_where_they_are_not_known(tmp_path, small_options, tokenizer_file):
-    masks = dataclasses.replace(small_options.masks, whole_word_mask=True)
-    options = dataclasses.replace(small_options, masks=masks, shards=ShardOptions())
-    path = write_jsonl(tmp_path / "zh.jsonl", [{"text": f"北京是{n}。北京有人。"} for n in range(20)])
-    with pytest.raises(ConfigError, match="20 of 20 documents are in languages without spaces"):
-        build(tmp_path / "zh", path, options=options)
-
-
 def test_google_counts_and_balanced_labels(small_data_set, tmp_path, jsonl_file, small_options):
     counts = counts_of(small_data_set)
     assert abs(counts["not_next"] / counts["samples"] - 0.5) < 0.01
@@ -229,7 +186,7 @@ def test_balanced_not_next_exactly_where_documents_differ(small_data_set):
         assert sample.next_sentence_label == (sample.document_keys[0] != sample.document_keys[1])
 
 
-GOLDEN = "a87aedbfe78db4c31c87af57a714d5bfa64ac3caeaa43c606a3733fe82599770"
+GOLDEN = "62d3c90c8ab93330b80609c8df1476d2d5656e655f57050d2b334237c63cfe27"
 
 
 def test_golden_build(small_data_set):

@@ -8,81 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bertdata.config import BuildOptions, MaskOptions, PairOptions
 from bertdata.errors import ConfigError
 from bertdata.masking import draw_masks, num_predictions
-from bertdata.shards import Block, position_dtype
-from bertdata.spill import offsets_of
-from bertdata.wordpiece import Vocabulary
-
-PAD, UNK, CLS, SEP, MASK = range(5)
-RESERVED = range(5, 10)
-SIZE = 200
-CONTINUES = range(100, SIZE)  # pieces that do not begin a word
-
-
-def vocabulary_of(*, words=True) -> Vocabulary:
-    return Vocabulary(
-        size=SIZE,
-        roles={"pad": PAD, "unk": UNK, "cls": CLS, "sep": SEP, "mask": MASK},
-        dtype=np.dtype("<u2"),
-        starts_word=~np.isin(np.arange(SIZE), CONTINUES) if words else None,
-        marks_all_words=words,
-        is_punctuation=np.zeros(SIZE, dtype=bool),
-        ordinary=np.arange(RESERVED.stop, SIZE),
-    )
-
-
-VOCABULARY = vocabulary_of()
-
-
-def options_of(*, mode="balanced", max_seq_length=512, seed=0, **masks) -> BuildOptions:
-    return BuildOptions(
-        pairs=PairOptions(max_seq_length=max_seq_length, next_sentence=mode), masks=MaskOptions(**masks), seed=seed
-    )
-
-
-def block_of(segments, *, max_seq_length=512) -> Block:
-    """A block of samples given as (A, B), with no B where it is empty."""
-    rows = [[CLS, *a, SEP, *([*b, SEP] if b else [])] for a, b in segments]
-    numbers = np.arange(len(rows), dtype=np.uint64)
-    position = position_dtype(max_seq_length)
-    return Block(
-        tokens=np.array([token for row in rows for token in row], dtype=np.uint16),
-        token_offsets=offsets_of(np.array([len(row) for row in rows], dtype=np.int64)).astype(np.uint32),
-        segment_b=np.array([len(a) + 2 for a, _ in segments], dtype=position),
-        next_sentence_label=np.zeros(len(rows), dtype=np.uint8),
-        document_keys=np.stack([numbers, numbers + np.uint64(1 << 63)], axis=1),
-        num_predictions=np.zeros((len(rows), 0), dtype=position),
-        mask_positions=np.zeros(0, dtype=position),
-        mask_tokens=np.zeros(0, dtype=np.uint16),
-    )
-
-
-def random_block(lengths, *, seed=0, low=RESERVED.stop, high=SIZE, max_seq_length=512) -> Block:
-    rng = np.random.default_rng(seed)
-    return block_of(
-        [tuple(rng.integers(low, high, length).tolist() for length in pair) for pair in lengths],
-        max_seq_length=max_seq_length,
-    )
-
-
-def sets_of(block, options, *, vocabulary=VOCABULARY, sets=range(3)) -> list[list[tuple[list[int], list[int]]]]:
-    """Positions and shown tokens of each set of each sample."""
-    counts, positions, shown = draw_masks(block, options=options, vocabulary=vocabulary, sets=sets)
-    assert counts.shape == (block.num_samples, len(sets))
-    assert counts.sum() == len(positions) == len(shown)
-    offsets = offsets_of(counts.ravel())
-    flat = [
-        (positions[start:stop].tolist(), shown[start:stop].tolist())
-        for start, stop in itertools.pairwise(offsets.tolist())
-    ]
-    return [flat[row * len(sets) : (row + 1) * len(sets)] for row in range(block.num_samples)]
-
-
-def rows_of(block) -> list[list[int]]:
-    return [block.tokens[start:stop].tolist() for start, stop in itertools.pairwise(block.token_offsets.tolist())]
-
+from tests.bertdata.mask_blocks import (
+    CLS,
+    CONTINUES,
+    MASK,
+    PAD,
+    RESERVED,
+    SEP,
+    SIZE,
+    UNK,
+    VOCABULARY,
+    block_of,
+    options_of,
+    random_block,
+    rows_of,
+    sets_of,
+    vocabulary_of,
+)
 
 segments = st.lists(st.integers(RESERVED.stop, SIZE - 1), min_size=1, max_size=40)
 samples = st.lists(st.tuples(segments, st.one_of(st.just([]), segments)), max_size=8)
@@ -98,13 +42,22 @@ mask_options = st.builds(
 # How many.
 
 
-@pytest.mark.parametrize("masked_lm_prob", [0.01, 0.15, 0.2, 0.3, 0.5, 1.0])
-@pytest.mark.parametrize("cap", [None, 1, 20])
+def counts_by_hand(lengths, *, masked_lm_prob, cap):
+    return [min(cap or 10**9, max(1, round(length * masked_lm_prob))) for length in lengths]
+
+
+@pytest.mark.parametrize("masked_lm_prob", [0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0])
+@pytest.mark.parametrize("cap", [None, 1, 20, 76])
 def test_num_predictions_rounds_as_python_does_at_every_length(masked_lm_prob, cap):
-    lengths = np.arange(3, 513)
-    found = num_predictions(lengths, masked_lm_prob=masked_lm_prob, max_predictions_per_seq=cap)
-    expected = [min(cap or 10**9, max(1, round(length * masked_lm_prob))) for length in lengths.tolist()]
-    assert found.tolist() == expected
+    found = num_predictions(np.arange(1, 513), masked_lm_prob=masked_lm_prob, max_predictions_per_seq=cap)
+    assert found.tolist() == counts_by_hand(range(1, 513), masked_lm_prob=masked_lm_prob, cap=cap)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(0, 1, exclude_min=True), st.one_of(st.none(), st.integers(1, 80)))
+def test_num_predictions_rounds_as_python_does_for_every_share(masked_lm_prob, cap):
+    found = num_predictions(np.arange(1, 513), masked_lm_prob=masked_lm_prob, max_predictions_per_seq=cap)
+    assert found.tolist() == counts_by_hand(range(1, 513), masked_lm_prob=masked_lm_prob, cap=cap)
 
 
 def test_num_predictions_of_published_lengths():
@@ -239,9 +192,11 @@ def test_draw_masks_shows_mask_random_and_original_tokens_in_their_shares(mode, 
     assert stats.binomtest(int(is_kept.sum()), total, 0.1 + once).pvalue > 0.001
     random = shown[~is_mask & ~is_kept]
     assert set(random.tolist()) == set(replacements) - {MASK}
-    # Uniform but for the original and the mask, which are as rare among all as any: compare ids that both may take.
-    ids = np.bincount(random, minlength=SIZE)[RESERVED.stop :]
-    assert stats.chisquare(ids).pvalue > 0.001
+    # Uniform over all but the mask, of which there are others. An original token is not seen as a random one.
+    ids = np.bincount(random, minlength=SIZE)[replacements]
+    expected = np.array([np.mean(original != token) for token in replacements])
+    ids, expected = (np.delete(values, MASK) if MASK in replacements else values for values in (ids, expected))
+    assert stats.chisquare(ids, expected / expected.sum() * ids.sum()).pvalue > 0.001
     # The kind of what is shown does not depend on the position.
     table = np.stack([np.bincount(positions[is_mask], minlength=128), np.bincount(positions[~is_mask], minlength=128)])
     assert stats.chi2_contingency(table[:, table.sum(axis=0) > 0]).pvalue > 0.001
@@ -290,7 +245,7 @@ def test_draw_masks_keeps_its_draws():
     # Another value here means other shards at the same seed.
     block = block_of([(list(range(10, 30)), list(range(30, 45)))])
     assert sets_of(block, options_of(), sets=range(2)) == [
-        [([5, 9, 15, 19, 22, 35], [4, 18, 4, 4, 30, 4]), ([5, 17, 26, 28, 33, 36], [4, 4, 4, 4, 69, 4])]
+        [([7, 8, 20, 33, 35, 36], [30, 135, 4, 4, 4, 4]), ([13, 24, 26, 31, 33, 34], [4, 4, 4, 4, 4, 4])]
     ]
 
 
