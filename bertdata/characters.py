@@ -19,7 +19,9 @@ def clean_characters(text: str) -> str:
     for line_end in ("\r\n", "\r", "\x85", "\u2028", "\u2029"):
         if line_end in text:
             text = text.replace(line_end, "\n")
-    return normalize("NFC", _INVISIBLE_OR_SPACE.sub(_space_or_nothing, text))
+    if not text.replace("\n", "").isprintable():  # seldom, and asked in a tenth of the time
+        text = _INVISIBLE_OR_SPACE.sub(_space_or_nothing, text)
+    return normalize("NFC", text)
 
 
 def _space_or_nothing(match: re.Match[str]) -> str:

@@ -27,14 +27,17 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
+from bertdata.longest_match import LongestMatch, code_points
 from bertdata.spill import offsets_of
 from bertdata.wordpiece import Vocabulary
 
@@ -45,6 +48,8 @@ IntArray = npt.NDArray[np.int64]
 CACHE_WORDS = 1 << 19
 _PART_OF_WORD, _APART, _SPACE, _UNKNOWN = range(4)
 _SPACES = " \t\n\r"
+_WORDS_AT_ONCE = 1 << 15
+_NEW = -1
 _UNMAPPED = "\uffff"
 
 
@@ -77,8 +82,10 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary, *, cache_words: int = CACHE_WORDS) -> None:
         self._tokenizer = tokenizer
         self._dtype = vocabulary.dtype
-        self._words = _WordTable(tokenizer, dtype=self._dtype, max_words=cache_words)
-        self._splitter = _WordSplitter(tokenizer) if is_word_by_word(tokenizer) else None
+        self._splitter = self._words = None
+        if is_word_by_word(tokenizer):
+            self._splitter = _WordSplitter(tokenizer)
+            self._words = _WordTable(tokenizer, dtype=self._dtype, max_words=cache_words)
 
     def encode(self, sentences: Sequence[str]) -> tuple[npt.NDArray[Any], IntArray]:
         """Returns the ids of all sentences end to end, and how many each has.
@@ -89,28 +96,25 @@ class Encoder:
         Returns:
             ids, uint16 or uint32 [T]; lengths, int64 [S], 0 for a sentence that has no token.
         """
-        if self._splitter is None:
+        if self._splitter is None or self._words is None:
             return _encode_plainly(self._tokenizer, sentences, dtype=self._dtype)
         words, first_words = self._splitter.split(sentences)
         distinct = words.dictionary_encode()
-        ids, starts, lengths = self._words.look_up(distinct.dictionary.to_pylist())
+        ids, starts, lengths = self._words.look_up(distinct.dictionary)
         tokens, offsets = _expand(ids, starts, lengths, distinct.indices.to_numpy())
         return tokens, np.diff(offsets[first_words])
 
     @property
     def num_cached_words(self) -> int:
         """Distinct words that are remembered now."""
-        return len(self._words)
+        return 0 if self._words is None else len(self._words)
 
 
 def _encode_plainly(
-    tokenizer: Tokenizer, sentences: Iterable[str], *, dtype: np.dtype[Any]
+    tokenizer: Tokenizer, sentences: Sequence[str], *, dtype: np.dtype[Any]
 ) -> tuple[npt.NDArray[Any], IntArray]:
     encodings = tokenizer.encode_batch_fast(list(sentences), add_special_tokens=False)
-    return _join_rows([encoding.ids for encoding in encodings], dtype=dtype)
-
-
-def _join_rows(rows: Sequence[Sequence[int]], *, dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], IntArray]:
+    rows = [encoding.ids for encoding in encodings]
     lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
     return np.array([token for row in rows for token in row], dtype=dtype), lengths
 
@@ -200,7 +204,7 @@ class _WordTable:
 
     def __init__(self, tokenizer: Tokenizer, *, dtype: np.dtype[Any], max_words: int) -> None:
         self._tokenizer = tokenizer
-        self._model = tokenizer.model
+        self._model = LongestMatch(tokenizer)
         self._characters = _CharacterMap(tokenizer)
         self._dtype = dtype
         self._max_words = max_words
@@ -214,32 +218,42 @@ class _WordTable:
     def __len__(self) -> int:
         return len(self._number_of)
 
-    def look_up(self, words: Sequence[str]) -> tuple[npt.NDArray[Any], IntArray, IntArray]:
+    def look_up(self, words: pa.StringArray) -> tuple[npt.NDArray[Any], IntArray, IntArray]:
         """Returns ids, and start and length in them of each of W distinct words: int64 [W] both."""
         if len(self._number_of) > self._max_words:
             self._forget()
-        self._learn([word for word in words if word not in self._number_of])
-        numbers = np.array([self._number_of[word] for word in words], dtype=np.int64)
+        texts = words.to_pylist()
+        numbers = np.fromiter(map(self._number_of.get, texts, repeat(_NEW)), dtype=np.int64, count=len(texts))
+        new = np.flatnonzero(numbers == _NEW)
+        for first in range(0, len(new), _WORDS_AT_ONCE):
+            part = new[first : first + _WORDS_AT_ONCE]
+            numbers[part] = self._learn([texts[row] for row in part.tolist()], words.take(pa.array(part)))
         starts = self._offsets[numbers]
         return self._ids, starts, self._offsets[numbers + 1] - starts
 
-    def _learn(self, words: Sequence[str]) -> None:
-        if not words:
-            return
-        mapped = "\n".join([word.strip(_SPACES) for word in words]).translate(self._characters).split("\n")
-        simple = [(word, text) for word, text in zip(words, mapped, strict=True) if text and _UNMAPPED not in text]
-        others = [word for word, text in zip(words, mapped, strict=True) if not text or _UNMAPPED in text]
-        tokenize = self._model.tokenize
-        self._add([word for word, _ in simple], [[token.id for token in tokenize(text)] for _, text in simple])
-        encodings = self._tokenizer.encode_batch_fast(others, add_special_tokens=False)
-        self._add(others, [encoding.ids for encoding in encodings])
+    def _learn(self, texts: Sequence[str], words: pa.StringArray) -> IntArray:
+        """Adds the ids of new words, given as strings and as an array, and returns the number of each."""
+        # The tokenizer's normalizer takes most of its time, so words of simple characters are spared it.
+        stripped = pc.utf8_trim(words, characters=_SPACES)
+        joined = pc.binary_join(pa.ListArray.from_arrays([0, len(stripped)], stripped), "\n")[0].as_py()
+        codes = code_points(joined.translate(self._characters))
+        stops = np.append(np.flatnonzero(codes == ord("\n")), len(codes))
+        starts = np.append(0, stops[:-1] + 1)
+        num_unmapped = offsets_of(codes == ord(_UNMAPPED))
+        is_simple = num_unmapped[starts] == num_unmapped[stops]
+        simple, others = np.flatnonzero(is_simple), np.flatnonzero(~is_simple)
+        numbers = np.empty(len(texts), dtype=np.int64)
+        numbers[simple] = self._add(*self._model.encode(codes, starts[simple], stops[simple]))
+        other_texts = [texts[row] for row in others.tolist()]
+        numbers[others] = self._add(*_encode_plainly(self._tokenizer, other_texts, dtype=self._dtype))
+        self._number_of.update(zip(texts, numbers.tolist(), strict=True))
+        return numbers
 
-    def _add(self, words: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
-        first = len(self._number_of)
-        self._number_of.update(zip(words, range(first, first + len(words)), strict=True))
-        ids, lengths = _join_rows(rows, dtype=self._dtype)
-        self._ids = np.concatenate([self._ids, ids])
+    def _add(self, ids: npt.NDArray[Any], lengths: IntArray) -> IntArray:
+        numbers = len(self._offsets) - 1 + np.arange(len(lengths))
+        self._ids = np.concatenate([self._ids, ids.astype(self._dtype, copy=False)])
         self._offsets = np.concatenate([self._offsets, self._offsets[-1] + np.cumsum(lengths)])
+        return numbers
 
 
 class _CharacterMap(dict[int, str]):

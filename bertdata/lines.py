@@ -130,7 +130,6 @@ def _join_line(parts: list[bytes], offset: int) -> bytes:
 _WRAPPED_LINE = re.compile(r"\n[^\n]{50,100}(?<![.!?:;。！？…”\"»])(?=\n[^\n])")
 _HYPHEN_BREAK = re.compile(r"(?<=[^\W\d_][-‐])\n(?=[^\W\d_])")
 _BLANK_LINES = re.compile(r"\n\s*\n\s*")
-_SPACES_AT_BREAK = re.compile(r" *\n[ \n]*")
 
 
 def join_lines(text: str) -> str:
@@ -140,11 +139,12 @@ def join_lines(text: str) -> str:
     characters that end no sentence.
     """
     text = clean_characters(text)
-    num_breaks = text.count("\n")
-    if num_breaks:
-        num_breaks -= sum(match.count("\n") for match in _BLANK_LINES.findall(text))
-        if num_breaks > 0 and 2 * len(_WRAPPED_LINE.findall("\n" + text)) > num_breaks:
-            paragraphs = _BLANK_LINES.split(text)
+    if "\n" in text:
+        paragraphs = _BLANK_LINES.split(text)
+        num_breaks = sum(paragraph.count("\n") for paragraph in paragraphs)
+        if num_breaks and 2 * len(_WRAPPED_LINE.findall("\n" + text)) > num_breaks:
             text = "\n".join(_HYPHEN_BREAK.sub("", paragraph).replace("\n", " ") for paragraph in paragraphs)
-    # In this order: a long run of spaces would be looked at again from each of its spaces.
-    return _SPACES_AT_BREAK.sub("\n", collapse_spaces(text)).strip()
+    text = collapse_spaces(text).replace(" \n", "\n").replace("\n ", "\n")
+    while "\n\n" in text:
+        text = text.replace("\n\n", "\n")
+    return text.strip()

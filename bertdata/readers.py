@@ -11,7 +11,6 @@ For a MediaWiki dump records are the articles: pages = articles + redirects + ot
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -174,7 +173,7 @@ def _read_json(where: str, line: bytes, intake: _Intake) -> Iterator[Document]:
     if not is_list and not isinstance(value, str):
         return intake.reject(where, "bad_field", line)
     # "\ud800" is valid JSON but no text.
-    if b"\\u" in line and _SURROGATE.search("\n".join(value) if is_list else value):
+    if b"\\u" in line and not _is_encodable("\n".join(value) if is_list else value):
         return intake.reject(where, "bad_utf8", line)
     if is_list:
         yield from intake.accept_sentences(where, value, language=language)
@@ -183,7 +182,12 @@ def _read_json(where: str, line: bytes, intake: _Intake) -> Iterator[Document]:
     return None
 
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _iter_text(split: Split, intake: _Intake) -> Iterator[Document]:

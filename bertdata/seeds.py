@@ -92,7 +92,7 @@ def below(bits: UInt64Array, bound: int | npt.NDArray[np.integer]) -> npt.NDArra
         int64 array. The bias is at most bound / 2**32.
     """
     product = (bits >> _32) * np.asarray(bound).astype(np.uint64)
-    return (product >> _32).astype(np.int64)
+    return (product >> _32).view(np.int64)
 
 
 def lower_half(bits: UInt64Array) -> UInt64Array:
