@@ -144,10 +144,17 @@ def vocab(inputs: tuple[str, ...], out: Path, **values: Any) -> None:
 def inspect(folder: Path, num_samples: int, split: str, mask_set: int) -> None:
     """Prints a few samples: tokens, segments, label, and one mask set marked in the text.
 
+    Then says how much the lengths of the segments give away.
+
     Example: bertdata inspect shards/ --num-samples 5
     """
+    from bertdata.diagnostics import describe_label_guess
     from bertdata.inspection import iter_descriptions
     from bertdata.manifest import open_data_set
 
-    for text in iter_descriptions(open_data_set(folder), split=split, num_samples=num_samples, mask_set=mask_set):
+    data_set = open_data_set(folder)
+    for text in iter_descriptions(data_set, split=split, num_samples=num_samples, mask_set=mask_set):
         click.echo(text)
+    guess = describe_label_guess(data_set, split=split)
+    if guess is not None:
+        click.echo(guess)

@@ -2,6 +2,7 @@ import itertools
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from bertdata.config import ReadOptions, TokenizerOptions
 from bertdata.errors import InputError
 from bertdata.readers import Document
 from bertdata.splits import plan_splits
-from bertdata.vocabulary import SPECIALS, WordCounts, count_split, train_wordpiece
+from bertdata.vocabulary import SPECIALS, WordCounts, _alphabet, count_split, train_wordpiece
 from bertdata.wordpiece import Vocabulary, is_lowercase
 from tests.corpus import iter_texts
 
@@ -88,6 +89,28 @@ def test_trained_vocabulary_knows_its_text(text):
     tokens = tokenizer.encode(text, add_special_tokens=False).tokens
     assert "[UNK]" not in tokens
     assert len(tokens) < len(text) or text == CHINESE
+
+
+@pytest.mark.parametrize("first", [ord("a"), 0xAC00, 0x4E00, 0x430], ids=["latin", "korean", "chinese", "cyrillic"])
+def test_unknown_tokens_are_rare_in_the_text_that_was_trained_on(first):
+    # One word of 700 has a character of its own: one of 2,800 characters, so a share of characters would drop them all.
+    words = ["".join(chr(first + (7 * number + place) % 26) for place in range(4)) for number in range(26)]
+    rare = [f"{words[0][:3]}{chr(0x10D0 + number % 40)}" for number in range(60)]
+    text = " ".join(word for number in range(60) for word in [*(words * 27)[:699], rare[number]])
+    tokens = train([text]).encode(text, add_special_tokens=False).tokens
+    assert tokens.count("[UNK]") <= 0.0005 * len(tokens)
+
+
+@given(st.dictionaries(st.text("abcdefgh", min_size=1, max_size=4), st.integers(1, 5000), min_size=1))
+def test_alphabet_is_the_smallest_that_makes_nearly_all_words(counts):
+    counts = Counter(counts)
+    kept = {character for character in _alphabet(counts) if not character.startswith("##")}
+    known = sum(count for word, count in counts.items() if set(word) <= kept)
+    assert known >= 0.9995 * counts.total()
+    frequencies = Counter(character for word, count in counts.items() for character in word * count)
+    last = min(kept, key=lambda character: (frequencies[character], -ord(character)))
+    without = sum(count for word, count in counts.items() if set(word) <= kept - {last})
+    assert without < 0.9995 * counts.total()
 
 
 def test_special_tokens_come_first_and_alphabet_is_sorted():
