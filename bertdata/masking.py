@@ -9,9 +9,8 @@ the number of sets or the neighbours, and a loader that draws it gets what a bui
 
 The number of positions is Google's: max(1, round(length x masked_lm_prob)), half to even, at most
 `max_predictions_per_seq`. Positions are drawn without replacement among all but the special tokens, by Floyd's
-algorithm: one draw per position, and no table to shuffle. All samples and sets of a part of the block take each step
-together. Of the positions 80 % show [MASK], 10 % a random token and 10 % the token itself, by the other half of the
-bits of the same draw. A matrix with a column per position then puts them in order without sorting.
+algorithm: one draw per position, and no table to shuffle. Of the positions 80 % show [MASK], 10 % a random token and
+10 % the token itself, by other bits of the same draw. The sets of many samples take each step together.
 
 With whole-word masking, words are shuffled (Fisher-Yates) and taken in that order; one that would exceed the number of
 positions is passed over.
@@ -22,7 +21,6 @@ Source: Devlin et al. 2018, and create_pretraining_data.py of google-research/be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +30,7 @@ from bertdata.config import BuildOptions
 from bertdata.errors import ConfigError
 from bertdata.seeds import below, hash64, lower_half, stage_key
 from bertdata.shards import Block, position_dtype
-from bertdata.spill import gather_spans
+from bertdata.spill import gather_spans, offsets_of
 from bertdata.wordpiece import Vocabulary
 
 __all__ = ["draw_masks", "num_predictions"]
@@ -42,7 +40,9 @@ UInt64Array = npt.NDArray[Any]  # uint64
 
 _SHOW_MASK = np.uint64(round(0.8 * 2**64))
 _SHOW_RANDOM = np.uint64(round(0.9 * 2**64))
-_CELLS_AT_ONCE = 1 << 19  # of the matrix of rows and positions, so that it stays in the processor's cache
+# So many at once that they stay in the processor's cache.
+_DRAWS_AT_ONCE = 1 << 19
+_BITS_AT_ONCE = 1 << 15
 # What a draw of whole-word masking is for.
 _WORD, _PIECE = range(2)
 
@@ -76,71 +76,34 @@ def draw_masks(
     Raises:
         ConfigError: Whole words are asked for, and the tokenizer does not tell where words begin.
     """
-    step = max(1, (_CELLS_AT_ONCE >> _shift(block)) // max(1, len(sets)))
-    numbers = np.asarray(sets, dtype=np.int64)
-    # An empty block or no sets at all is a part of its own, which gives the empty arrays.
-    parts = [
-        _draw_part(_take_samples(block, start, start + step), numbers, options=options, vocabulary=vocabulary)
-        for start in range(0, max(1, block.num_samples), step)
-    ]
-    counts, positions, tokens = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return counts, positions, tokens
-
-
-def _take_samples(block: Block, start: int, stop: int) -> Block:
-    """Returns samples of a block, without mask sets."""
-    offsets = block.token_offsets[start : stop + 1]
-    return replace(
-        block,
-        tokens=block.tokens[offsets[0] : offsets[-1]],
-        token_offsets=offsets - offsets[0],
-        segment_b=block.segment_b[start:stop],
-        next_sentence_label=block.next_sentence_label[start:stop],
-        document_keys=block.document_keys[start:stop],
-        num_predictions=block.num_predictions[:0],
-        mask_positions=block.mask_positions[:0],
-        mask_tokens=block.mask_tokens[:0],
-    )
-
-
-def _draw_part(
-    block: Block, sets: IntArray, *, options: BuildOptions, vocabulary: Vocabulary
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Draws the mask sets of a part of a block.
-
-    Sets of samples are rows of a matrix with a column per position, and 2**shift columns in all. Masked cells and what
-    they show are written there in the order of the draws and read off in order of their positions.
-    """
     dtype = position_dtype(options.pairs.max_seq_length)
-    shift = _shift(block)
     budget = num_predictions(
         block.lengths,
         masked_lm_prob=options.masks.masked_lm_prob,
         max_predictions_per_seq=options.masks.max_predictions_per_seq,
     )
-    keys = hash64(_sample_keys(block, key=stage_key(options.seed, "masks"))[:, None], sets)  # [N, K]
+    numbers = np.asarray(sets, dtype=np.int64)
+    keys = hash64(_sample_keys(block, key=stage_key(options.seed, "masks"))[:, None], numbers)  # [N, K]
     if options.masks.whole_word_mask:
-        counts, cells, bits = _draw_words(block, keys, budget, shift=shift, vocabulary=vocabulary)
+        counts, draws = _draw_words(block, keys, budget, vocabulary=vocabulary)
     else:
-        counts, cells, bits = _draw_positions(block, keys, budget, shift=shift)
-    is_masked = np.zeros(keys.size << shift, dtype=bool)
-    is_masked[cells] = True
-    shown = np.full(len(is_masked), vocabulary.roles["mask"], dtype=block.tokens.dtype)
-    kind = lower_half(bits)
-    others = np.flatnonzero(kind >= _SHOW_MASK)
-    cells = cells[others]
-    original = block.tokens[block.token_offsets[(cells >> shift) // len(sets)] + (cells & ((1 << shift) - 1))]
-    is_google = options.pairs.next_sentence == "google"
-    replacements = np.arange(vocabulary.size) if is_google else vocabulary.ordinary
-    random = replacements[below(hash64(bits[others], 0), len(replacements))]
-    shown[cells] = np.where(kind[others] < _SHOW_RANDOM, random, original)
-    masked = np.flatnonzero(is_masked)
-    return counts.astype(dtype), (masked & ((1 << shift) - 1)).astype(dtype), shown[masked]
+        counts, draws = _draw_positions(block, keys, budget)
+    shown = _shown_tokens(block, counts, draws, options=options, vocabulary=vocabulary)
+    return counts.astype(dtype), _positions(draws).astype(dtype), shown
 
 
-def _shift(block: Block) -> int:
-    """Returns s so that the longest sample has at most 2**s tokens."""
-    return max(1, int(block.lengths.max(initial=1)) - 1).bit_length()
+# A draw is a position and bits that say what is shown there, in one number that sorts by position.
+_POSITION_SHIFT = np.uint64(48)
+_REST = np.uint64((1 << 48) - 1)
+_NO_DRAW = np.uint64((1 << 64) - 1)
+
+
+def _pack(positions: npt.NDArray[Any], bits: UInt64Array) -> UInt64Array:
+    return (positions.astype(np.uint64) << _POSITION_SHIFT) | (bits & _REST)
+
+
+def _positions(draws: UInt64Array) -> npt.NDArray[Any]:
+    return draws >> _POSITION_SHIFT
 
 
 def _sample_keys(block: Block, *, key: int) -> UInt64Array:
@@ -157,55 +120,75 @@ def _sample_keys(block: Block, *, key: int) -> UInt64Array:
     return hash64(key, content, block.segment_b, block.document_keys[:, 0], block.document_keys[:, 1])
 
 
-def _has_second_segment(block: Block) -> npt.NDArray[np.bool_]:
-    return block.segment_b < block.lengths
-
-
-def _draw_positions(
-    block: Block, keys: UInt64Array, budget: IntArray, *, shift: int
-) -> tuple[IntArray, IntArray, UInt64Array]:
+def _draw_positions(block: Block, keys: UInt64Array, budget: IntArray) -> tuple[IntArray, UInt64Array]:
     """Draws single positions.
 
     Floyd's algorithm for m of n candidates: step i draws one of the first n - m + i + 1, and takes the last of these
-    where the drawn one has been taken before. What does not depend on the step before is done for all steps at once.
+    where the drawn one has been taken before.
+
+    Args:
+        block: N samples.
+        keys: uint64 [N, K].
+        budget: int64 [N]; how many positions to draw, fewer where there are not so many.
 
     Returns:
-        Number of positions of each row [N, K]; cells of the positions, in any order; their bits, of which the upper
-        half is used.
+        Number of positions of each set, int64 [N, K]; the draws of all sets, packed, in order.
     """
     num_sets = keys.shape[1]
-    has_b = _has_second_segment(block)
+    has_b = block.segment_b < block.lengths
     num_candidates = block.lengths - 2 - has_b
     budget = np.minimum(budget, num_candidates)
-    # Rows with many positions first, so that the rows of a step are the first ones.
+    samples_at_once = max(1, _DRAWS_AT_ONCE // max(1, num_sets * int(budget.max(initial=1))))
+    # Samples of like budget together, and those with the largest first: the rows of a step are then the first ones.
     order = np.argsort(-budget, kind="stable")
-    row_of_cell = (order[:, None] * num_sets + np.arange(num_sets)).ravel()
-    first_cell = row_of_cell << shift
-    last = np.repeat((num_candidates - budget)[order], num_sets)
-    first_sep = np.where(has_b, block.segment_b.astype(np.int64) - 1, 1 << shift)
-    num_steps = int(budget.max(initial=0))
-    num_rows = num_sets * (len(budget) - np.searchsorted(np.sort(budget), np.arange(1, num_steps + 1)))
+    first_sep = np.where(has_b, block.segment_b.astype(np.int64) - 1, block.lengths)
+    parts = [
+        _draw_rows(
+            keys[samples].ravel(),
+            *(np.repeat(values[samples], num_sets) for values in (num_candidates, budget, first_sep)),
+        )
+        for samples in (order[start : start + samples_at_once] for start in range(0, len(order), samples_at_once))
+    ]
+    counts = np.repeat(budget[:, None], num_sets, axis=1)
+    draws = np.concatenate([np.zeros(0, dtype=np.uint64), *parts])
+    # Back in the order of the samples: each has a run of num_sets * budget draws.
+    run_starts = np.empty(len(order), dtype=np.int64)
+    run_starts[order] = offsets_of(budget[order] * num_sets)[:-1]
+    return counts, draws[gather_spans(run_starts, run_starts + budget * num_sets)[0]]
 
-    steps = np.arange(num_steps)[:, None]
-    bits = hash64(keys[order].ravel(), steps)  # [steps, rows]
-    # Candidates are numbered without special tokens.
-    cells = first_cell + below(bits, last + 1 + steps)
-    is_taken = np.zeros(keys.size << shift, dtype=bool)
-    last_cell = first_cell + last
-    for drawn, going in zip(cells, num_rows.tolist(), strict=True):
-        drawn = drawn[:going]
-        np.copyto(drawn, last_cell[:going], where=is_taken[drawn])
-        is_taken[drawn] = True
-        last_cell += 1
-    cells += 1
-    cells += cells >= first_cell + np.repeat(first_sep[order], num_sets)
-    is_drawn = np.arange(keys.size) < num_rows[:, None]
-    return np.repeat(budget[:, None], num_sets, axis=1), cells[is_drawn], bits[is_drawn]
+
+def _draw_rows(keys: UInt64Array, num_candidates: IntArray, budget: IntArray, first_sep: IntArray) -> UInt64Array:
+    """Draws the positions of R rows, sets of samples by falling budget; returns the draws, packed, row by row."""
+    num_steps = int(budget.max(initial=0))
+    num_rows = len(budget) - np.searchsorted(budget[::-1], np.arange(num_steps), side="right")  # that take each step
+    last = num_candidates - budget
+    drawn = np.empty((num_steps, len(keys)), dtype=np.uint16)  # candidates: positions without special tokens
+    draws = np.empty((num_steps, len(keys)), dtype=np.uint64)
+    steps_at_once = max(1, _BITS_AT_ONCE // max(1, len(keys)))
+    for start in range(0, num_steps, steps_at_once):
+        steps = np.arange(start, min(start + steps_at_once, num_steps))
+        rows = slice(num_rows[start])
+        bits = hash64(keys[rows], steps[:, None])
+        latest = last[rows] + steps[:, None]
+        candidates = below(bits, latest + 1).astype(np.uint16)
+        for step, candidate, limit in zip(steps.tolist(), candidates, latest, strict=True):
+            before = drawn[:step, rows]
+            is_taken = (before == candidate).any(axis=0)
+            np.copyto(candidate, limit, where=is_taken, casting="unsafe")
+            drawn[step, rows] = candidate
+        positions = candidates + np.uint16(1)
+        positions += positions >= first_sep[rows]
+        draws[start : start + len(steps), rows] = _pack(positions, bits)
+    is_drawn = np.arange(num_steps) < budget[:, None]
+    by_row = draws.T.copy()
+    by_row[~is_drawn] = _NO_DRAW
+    by_row.sort(axis=1)
+    return by_row[is_drawn]
 
 
 def _draw_words(
-    block: Block, keys: UInt64Array, budget: IntArray, *, shift: int, vocabulary: Vocabulary
-) -> tuple[IntArray, IntArray, UInt64Array]:
+    block: Block, keys: UInt64Array, budget: IntArray, *, vocabulary: Vocabulary
+) -> tuple[IntArray, UInt64Array]:
     """Draws whole words. Returns what `_draw_positions` does, for their pieces."""
     if not vocabulary.marks_all_words:
         raise ConfigError(
@@ -240,8 +223,8 @@ def _draw_words(
     size = word_size[word]
     position = gather_spans(word_start[word], word_start[word] + size)[0]
     row = np.repeat(row, size)
-    counts = np.bincount(row, minlength=keys.size).reshape(keys.shape)
-    return counts, (row << shift) + position, hash64(row_keys[row], _PIECE, position)
+    draws = _pack(position, hash64(row_keys[row], _PIECE, position))
+    return np.bincount(row, minlength=keys.size).reshape(keys.shape), draws[np.lexsort((draws, row))]
 
 
 def _words(block: Block, *, vocabulary: Vocabulary) -> tuple[IntArray, IntArray, IntArray]:
@@ -260,3 +243,19 @@ def _words(block: Block, *, vocabulary: Vocabulary) -> tuple[IntArray, IntArray,
     starts, sizes = starts[is_word], sizes[is_word]
     word_sample = np.repeat(np.arange(block.num_samples), block.lengths)[starts]
     return word_sample, starts - offsets[word_sample], sizes
+
+
+def _shown_tokens(
+    block: Block, counts: IntArray, draws: UInt64Array, *, options: BuildOptions, vocabulary: Vocabulary
+) -> npt.NDArray[Any]:
+    """Returns what stands at each drawn position: [MASK], a random token, or the token itself."""
+    shown = np.full(len(draws), vocabulary.roles["mask"], dtype=block.tokens.dtype)
+    kind = lower_half(draws)
+    others = np.flatnonzero(kind >= _SHOW_MASK)
+    sample = np.repeat(np.arange(block.num_samples), counts.sum(axis=1))[others]
+    shown[others] = block.tokens[block.token_offsets[sample] + _positions(draws[others])]
+    random = others[kind[others] < _SHOW_RANDOM]
+    is_google = options.pairs.next_sentence == "google"
+    replacements = np.arange(vocabulary.size) if is_google else vocabulary.ordinary
+    shown[random] = replacements[below(hash64(draws[random], 0), len(replacements))]
+    return shown

@@ -186,7 +186,7 @@ def test_balanced_not_next_exactly_where_documents_differ(small_data_set):
         assert sample.next_sentence_label == (sample.document_keys[0] != sample.document_keys[1])
 
 
-GOLDEN = "62d3c90c8ab93330b80609c8df1476d2d5656e655f57050d2b334237c63cfe27"
+GOLDEN = "d0ac06b858563b5b190e882ffaabe56f8e587ffbe539dbb2260c8a43018c260d"
 
 
 def test_golden_build(small_data_set):
