@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bertdata.seeds import below, below_int, hash64, hash64_int, stage_key, unit
+from bertdata.seeds import below, below_int, hash64, hash64_int, lower_half, stage_key, unit
 
 WORDS = st.integers(0, 2**64 - 1)
 
@@ -104,6 +104,15 @@ def test_below_is_uniform_for_a_bound_per_draw():
     numbers = below(hash64(9, np.arange(len(bounds))), bounds)
     for bound in range(2, 31):
         assert stats.chisquare(np.bincount(numbers[bounds == bound], minlength=bound)).pvalue > 0.0005
+
+
+def test_lower_half_is_a_second_draw_from_the_same_bits():
+    bits = hash64(7, np.arange(100_000))
+    lower = lower_half(bits)
+    assert (lower >> np.uint64(32) == bits & np.uint64(0xFFFFFFFF)).all()
+    table = np.zeros((8, 8))
+    np.add.at(table, (below(bits, 8), below(lower, 8)), 1)
+    assert stats.chisquare(table.ravel()).pvalue > 0.001
 
 
 def test_unit_lies_in_the_half_open_interval_and_is_uniform():
