@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from bertdata.blocks import iter_samples, make_block
 from bertdata.config import BuildOptions, MaskOptions, PairOptions
 from bertdata.pairs import Pairs, build_pairs
-from bertdata.seeds import hash64
 from bertdata.shards import FIELDS
-from bertdata.spill import Documents, offsets_of
+from bertdata.spill import Documents
 from bertdata.wordpiece import Vocabulary
+from tests.bertdata.pair_corpora import documents_of
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 
@@ -37,15 +37,10 @@ def options_of(*, max_seq_length=32, mode="balanced", num_mask_sets=3, dupe_fact
     )
 
 
-def documents_of(lengths, *, seed=0, dtype=np.uint16) -> Documents:
-    flat = np.array([length for document in lengths for length in document], dtype=np.int64)
-    rows = np.arange(len(lengths))
-    return Documents(
-        keys=np.stack([hash64(1, rows), hash64(2, rows)], axis=1),
-        sentence_offsets=offsets_of(np.array([len(document) for document in lengths], dtype=np.int64)),
-        token_offsets=offsets_of(flat),
-        tokens=np.random.default_rng(seed).integers(5, 1000, flat.sum()).astype(dtype),
-    )
+def random_documents(lengths, *, seed=0, dtype=np.uint16) -> Documents:
+    documents = documents_of(lengths)
+    tokens = np.random.default_rng(seed).integers(5, 1000, len(documents.tokens)).astype(dtype)
+    return dataclasses.replace(documents, tokens=tokens)
 
 
 def pairs_at(spans, *, documents, labels) -> Pairs:
@@ -68,7 +63,7 @@ def pairs_at(spans, *, documents, labels) -> Pairs:
     st.integers(0, 100),
 )
 def test_make_block_equals_a_loop_over_samples(lengths, mode, max_seq_length, num_mask_sets, seed):
-    documents = documents_of(lengths, seed=seed)
+    documents = random_documents(lengths, seed=seed)
     options = options_of(max_seq_length=max_seq_length, mode=mode, num_mask_sets=num_mask_sets, seed=seed)
     pairs = build_pairs(documents, options=options.pairs, seed=options.seed)
     block = make_block(documents, pairs, options=options, vocabulary=vocabulary_of(1000))
@@ -94,7 +89,7 @@ def test_make_block_equals_a_loop_over_samples(lengths, mode, max_seq_length, nu
 
 
 def test_make_block_lays_out_two_samples():
-    documents = documents_of([[2, 1, 2], [3]])
+    documents = random_documents([[2, 1, 2], [3]])
     tokens = documents.tokens.tolist()
     pairs = pairs_at([(0, 2, 2, 3), (3, 5, 5, 8)], documents=[(0, 0), (0, 1)], labels=[0, 1])
     block = make_block(documents, pairs, options=options_of(num_mask_sets=2), vocabulary=vocabulary_of(1000))
@@ -108,7 +103,7 @@ def test_make_block_lays_out_two_samples():
 
 
 def test_make_block_of_one_segment_stores_the_length_as_the_start_of_b():
-    documents = documents_of([[3], [1]])
+    documents = random_documents([[3], [1]])
     pairs = pairs_at([(0, 3, 3, 3), (3, 4, 4, 4)], documents=[(0, 0), (1, 1)], labels=[0, 0])
     block = make_block(documents, pairs, options=options_of(mode="none"), vocabulary=vocabulary_of(1000))
     tokens = documents.tokens.tolist()
@@ -119,7 +114,7 @@ def test_make_block_of_one_segment_stores_the_length_as_the_start_of_b():
 
 @pytest.mark.parametrize("num_mask_sets", [0, 2])
 def test_make_block_of_no_pairs_is_empty(num_mask_sets):
-    documents = documents_of([])
+    documents = random_documents([])
     options = options_of(num_mask_sets=num_mask_sets)
     pairs = build_pairs(documents, options=options.pairs, seed=0)
     block = make_block(documents, pairs, options=options, vocabulary=vocabulary_of(1000))
@@ -134,7 +129,7 @@ def test_make_block_of_no_pairs_is_empty(num_mask_sets):
 @pytest.mark.parametrize("token", ["<u2", "<u4"])
 @pytest.mark.parametrize("mode", ["balanced", "none"])
 def test_make_block_has_the_dtypes_of_the_shard_format(max_seq_length, position, token, mode):
-    documents = documents_of([[9] * 150] * 3, dtype=token)
+    documents = random_documents([[9] * 150] * 3, dtype=token)
     options = options_of(max_seq_length=max_seq_length, mode=mode)
     pairs = build_pairs(documents, options=options.pairs, seed=0)
     block = make_block(documents, pairs, options=options, vocabulary=vocabulary_of(1000, dtype=token))
@@ -154,7 +149,7 @@ def test_make_block_has_the_dtypes_of_the_shard_format(max_seq_length, position,
 
 
 def test_make_block_gives_a_sample_the_same_masks_in_any_block():
-    documents = documents_of([[7, 5, 9, 4, 6]] * 20)
+    documents = random_documents([[7, 5, 9, 4, 6]] * 20)
     options = options_of(dupe_factor=2)
     pairs = build_pairs(documents, options=options.pairs, seed=0)
     vocabulary = vocabulary_of(1000)
@@ -167,7 +162,7 @@ def test_make_block_gives_a_sample_the_same_masks_in_any_block():
 
 
 def test_iter_samples_gives_back_every_field_of_a_block():
-    documents = documents_of([[7, 5, 9, 4, 6]] * 20)
+    documents = random_documents([[7, 5, 9, 4, 6]] * 20)
     options = options_of()
     pairs = build_pairs(documents, options=options.pairs, seed=0)
     block = make_block(documents, pairs, options=options, vocabulary=vocabulary_of(1000))

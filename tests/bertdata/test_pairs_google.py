@@ -147,16 +147,3 @@ def test_build_pairs_google_has_a_surplus_of_random_nexts():
     pairs = pairs_of(mixed_documents(12), "google", max_seq_length=128)
     assert pairs.next_sentence_label.mean() > 0.52
     assert abs(pairs.next_sentence_label[~pairs.is_forced].mean() - 0.5) < 0.01
-
-
-def test_build_pairs_google_of_one_document_draws_from_itself():
-    pairs = pairs_of(documents_of([[5] * 40]), "google", dupe_factor=10)
-    assert 0.4 < pairs.next_sentence_label.mean() < 0.8
-    assert (pairs.documents == 0).all()
-
-
-def test_build_pairs_google_of_one_sentence_documents_forces_a_random_next():
-    pairs = pairs_of(documents_of([[5], [1], [90]]), "google", dupe_factor=4)
-    assert len(pairs) == 12
-    assert pairs.next_sentence_label.all()
-    assert pairs.is_forced.all()
