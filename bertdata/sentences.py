@@ -36,7 +36,7 @@ _CYRILLIC_UNFINISHED = re.compile(
     # An initial, or a name cut to two letters that is not the sentence's first word and no short word of its own ...
     r"(?<![^\W_])(?:[А-ЯЁІЇЄЂЈЉЊЋЏ]|(?<=[\w,] )(?!(?:Да|Но|Он|Ты|Мы|Вы|Ви|Ну|Не|Их|Ей|Те|Аз|Ти|То)\.)[А-Я][а-я])\.$"
     # ... or an abbreviation that needs what follows.
-    r"|(?:^|[\s(])(?:[Сс]м|св|[Нн]апр|т\. ?е|сл)\.$"
+    r"|(?:^|[\s(„“«])(?:[Сс]м|св|[Нн]апр|т\. ?е|сл)\.$"
 )
 _CYRILLIC_END = re.compile(
     # A year, a century or "and others", before a word that begins sentences.
@@ -184,8 +184,10 @@ def _cut_alike(paragraph: str, bare_pieces: list[str]) -> list[str]:
 def _belongs_together(before: str, piece: str, *, is_spaced: bool, is_cyrillic: bool) -> bool:
     if _ENUMERATOR.fullmatch(before) is not None:
         return True
+    if is_cyrillic and (_CYRILLIC_UNFINISHED.search(before[-8:]) is not None or piece.startswith("Хр.")):
+        return True
     if piece[0].isupper():
-        return is_cyrillic and _CYRILLIC_UNFINISHED.search(before[-8:]) is not None
+        return False
     first = _FIRST_LETTER_OR_DIGIT.search(piece)
     return (
         first is None
@@ -193,7 +195,6 @@ def _belongs_together(before: str, piece: str, *, is_spaced: bool, is_cyrillic: 
         or piece[0] in ",;:)"
         or (piece[0].isdigit() and (_BEFORE_NUMBER.search(before[-8:]) is not None))
         or (not is_spaced and piece[0].isdigit() and _DECIMAL_POINT.search(before[-2:]) is not None)
-        or (is_cyrillic and _CYRILLIC_UNFINISHED.search(before[-8:]) is not None)
     )
 
 
