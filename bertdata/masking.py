@@ -40,9 +40,13 @@ UInt64Array = npt.NDArray[Any]  # uint64
 
 _SHOW_MASK = np.uint64(round(0.8 * 2**64))
 _SHOW_RANDOM = np.uint64(round(0.9 * 2**64))
-# So many at once that they stay in the processor's cache.
+# As many at once as was fastest: fewer cost calls of numpy, more do not fit the processor's caches.
 _DRAWS_AT_ONCE = 1 << 19
 _BITS_AT_ONCE = 1 << 15
+# A draw is a position and bits that say what is shown there, in one number that sorts by position.
+_POSITION_SHIFT = np.uint64(48)
+_REST = np.uint64((1 << 48) - 1)
+_NO_DRAW = np.uint64((1 << 64) - 1)
 # What a draw of whole-word masking is for.
 _WORD, _PIECE = range(2)
 
@@ -90,12 +94,6 @@ def draw_masks(
         counts, draws = _draw_positions(block, keys, budget)
     shown = _shown_tokens(block, counts, draws, options=options, vocabulary=vocabulary)
     return counts.astype(dtype), _positions(draws).astype(dtype), shown
-
-
-# A draw is a position and bits that say what is shown there, in one number that sorts by position.
-_POSITION_SHIFT = np.uint64(48)
-_REST = np.uint64((1 << 48) - 1)
-_NO_DRAW = np.uint64((1 << 64) - 1)
 
 
 def _pack(positions: npt.NDArray[Any], bits: UInt64Array) -> UInt64Array:

@@ -1,4 +1,4 @@
-"""The whole way once: a corpus, shards, five epochs of training, and what came out of it.
+"""The whole way once: a corpus, shards, six epochs of training, and what came out of it.
 
     python examples/quickstart/run.py --out quickstart
 
@@ -24,7 +24,7 @@ from trainer.metrics import load_metrics
 
 NUM_ARTICLES = 1400
 MAX_SEQ_LENGTH = 64
-EPOCHS = 5
+EPOCHS = 6
 HERE = Path(__file__).parent
 
 
