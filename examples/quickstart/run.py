@@ -22,7 +22,7 @@ from bertdata import open_data_set
 from bertdata.summary import format_table, summary_rows
 from trainer.metrics import load_metrics
 
-NUM_ARTICLES = 1400
+NUM_ARTICLES = 1320
 MAX_SEQ_LENGTH = 64
 EPOCHS = 6
 HERE = Path(__file__).parent
