@@ -34,7 +34,14 @@ def command(wiki, out):
 
 
 def start(wiki, out):
-    return subprocess.Popen(command(wiki, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command(wiki, out),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell has its background jobs ignore SIGINT, and so would the tests' own children in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait_for(condition, *, seconds=60.0):
