@@ -77,7 +77,7 @@ def iter_warnings(manifest: Manifest) -> Iterator[str]:
             "--keep-duplicates keeps them."
         )
     forced = counts.get("forced", 0)
-    if manifest.options["pairs"]["next_sentence"] in ("balanced", "google") and 2 * forced > counts.get("samples", 0):
+    if 2 * forced > counts.get("samples", 0):
         yield (
             f"{_share(forced, counts['samples']):.1%} of the pairs are NotNext because their chunk had one sentence: "
             "sentences are long for --max-seq-length, or documents short. Check --document-per, or raise the length."
