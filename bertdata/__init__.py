@@ -6,6 +6,7 @@ for sample in bertdata.read_samples("shards/"):
 
 from bertdata.blocks import Sample
 from bertdata.config import BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
+from bertdata.documents import Document
 from bertdata.errors import (
     BertDataError,
     ConfigError,
@@ -15,6 +16,7 @@ from bertdata.errors import (
     TokenizerError,
     TrainingError,
 )
+from bertdata.hooks import Filter, Reader
 from bertdata.manifest import DataSet, Manifest, open_data_set
 from bertdata.reading import read_samples
 from bertdata.shards import Block, iter_blocks, read_block
@@ -25,12 +27,15 @@ __all__ = [
     "BuildOptions",
     "ConfigError",
     "DataSet",
+    "Document",
+    "Filter",
     "InputError",
     "Manifest",
     "MaskOptions",
     "OutputError",
     "PairOptions",
     "ReadOptions",
+    "Reader",
     "Sample",
     "ShardError",
     "ShardOptions",

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from bertdata.blocks import make_block
+from bertdata.documents import Reject
 from bertdata.encoder import Encoder
 from bertdata.errors import BertDataError, ConfigError, InputError
 from bertdata.files import file_sha256, write_atomically
@@ -36,9 +37,8 @@ from bertdata.manifest import (
 from bertdata.pairs import build_pairs
 from bertdata.planning import ShardTask, plan_tasks
 from bertdata.prepare import prepare_documents
-from bertdata.readers import Reject
 from bertdata.rejects import check_rejects, iter_checked_documents, write_rejects
-from bertdata.sentences import resolve_language, split_sentences
+from bertdata.sentences import has_letter, resolve_language, split_sentences
 from bertdata.shards import FORMAT_VERSION, BlockEntry, block_name, open_shard
 from bertdata.spill import BIN_BITS, Documents, RunWriter, concatenate_documents, document_key, read_run
 from bertdata.vocabulary import WordCounts, count_split, train_wordpiece
@@ -121,8 +121,9 @@ def tokenize_split(work: Work, number: int) -> int:
     for document in iter_checked_documents(split, options=options, counts=counts, rejects=rejects, keep_in=keep_in):
         language = resolve_language(document.language, document.text, option=options.language)
         languages[language] += 1
-        sentences = document.sentences
-        batch.append(list(sentences) if sentences is not None else split_sentences(document.text, language=language))
+        sentences = document.sentences or split_sentences(document.text, language=language)
+        batch.append([sentence for sentence in sentences if has_letter(sentence)])
+        counts["sentences_without_letters"] += len(sentences) - len(batch[-1])
         batched += len(document.text)
         if batched >= BATCH_CHARS:
             _spill(batch, runs, counts, encoder=encoder, vocabulary=vocabulary)

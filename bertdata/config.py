@@ -7,16 +7,18 @@ here; what only changes how fast they are made (workers, runner) is not.
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from bertdata.errors import ConfigError
 
-__all__ = ["BuildOptions", "MaskOptions", "PairOptions", "ReadOptions", "ShardOptions", "TokenizerOptions"]
+__all__ = ["FORMATS", "BuildOptions", "MaskOptions", "PairOptions", "ReadOptions", "ShardOptions", "TokenizerOptions"]
 
 NextSentence = Literal["balanced", "google", "sop", "none"]
 DocumentPer = Literal["blank-line", "file", "line"]
-InputFormat = Literal["auto", "mediawiki", "jsonl", "text"]
+FORMATS = ("auto", "mediawiki", "jsonl", "parquet", "wikiextractor", "text")
+_HOOK = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 MIB = 1 << 20
 
@@ -39,27 +41,39 @@ class ReadOptions:
     """How input files become documents.
 
     Attributes:
-        format: Format of every input, or "auto" to detect it from each file's content.
+        format: Format of every input; "auto" to detect it from each file's content; MODULE:FUNCTION for a reader of
+            the user's own (see `bertdata.hooks`).
         document_per: Plain text only: what separates documents.
         sentence_per_line: Plain text only: each line is one sentence, so no sentence splitting is done.
-        text_field: JSONL only: the field that holds the text (a string, or a list of sentences).
+        text_field: JSONL, Parquet, own reader: the field that holds the text (a string, or a list of sentences).
         language: BCP 47 code for sentence rules, or "auto": the dump's, the record's, else by script.
+        filter: MODULE:FUNCTION that changes or drops documents (see `bertdata.hooks`); None for none.
         min_document_chars: Documents with fewer characters of text are dropped and counted.
         max_document_bytes: Documents with more bytes of UTF-8 text are rejected and counted.
         max_rejects: Bad records allowed before the build ends with an error.
+        skip_bad_splits: Leave out the rest of a split from where its file is damaged, and count it.
     """
 
-    format: InputFormat = "auto"
+    format: str = "auto"
     document_per: DocumentPer = "blank-line"
     sentence_per_line: bool = False
     text_field: str = "text"
     language: str = "auto"
+    filter: str | None = None
     min_document_chars: int = 1
     max_document_bytes: int = 64 * MIB
     max_rejects: int = 0
+    skip_bad_splits: bool = False
 
     def __post_init__(self) -> None:
-        _check_choice("--format", self.format, get_args(InputFormat))
+        _check(
+            self.format in FORMATS or _HOOK.fullmatch(self.format) is not None,
+            f"--format is {self.format!r}; it must be one of {', '.join(FORMATS)}, or MODULE:FUNCTION",
+        )
+        _check(
+            self.filter is None or _HOOK.fullmatch(self.filter) is not None,
+            f"--filter is {self.filter!r}; it must be MODULE:FUNCTION",
+        )
         _check_choice("--document-per", self.document_per, get_args(DocumentPer))
         _check_at_least("--min-document-chars", self.min_document_chars, 1)
         _check_at_least("--max-document-bytes", self.max_document_bytes, 1)

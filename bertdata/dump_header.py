@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from html import unescape
+from xml.etree import ElementTree
 
 from bertdata.errors import InputError
 
@@ -12,7 +12,9 @@ __all__ = ["Header", "read_header"]
 
 _ROOT = re.compile(rb"<mediawiki\b[^>]*>")
 _LANGUAGE = re.compile(rb"""\bxml:lang\s*=\s*["']([^"']*)""")
-_NAMESPACE = re.compile(rb"""<namespace\b[^>]*?\bkey\s*=\s*["'](-?\d{1,9})["'][^>]*>([^<]+)</namespace>""")
+_SITEINFO, _SITEINFO_END = b"<siteinfo", b"</siteinfo>"
+_AFTER_HEADER = (b"</mediawiki>", b"<logitem>", b"<!--")
+_NAMESPACE_NUMBER = re.compile(r"-?\d{1,9}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +40,7 @@ def read_header(path: str, head: bytes) -> Header:
         head: Its first bytes.
 
     Raises:
-        InputError: The dump has a DOCTYPE, which an export never has and which could define entities.
+        InputError: It is damaged; or has a DOCTYPE, which an export never has and which could define entities.
     """
     before_pages = head.partition(b"<page>")[0]
     if b"<!DOCTYPE" in before_pages or b"<!ENTITY" in before_pages:
@@ -48,12 +50,28 @@ def read_header(path: str, head: bytes) -> Header:
     root = _ROOT.search(before_pages)
     if not root:
         return Header()
+    siteinfo, end, rest = before_pages[root.end() :].partition(_SITEINFO_END)
+    if _SITEINFO not in siteinfo:
+        siteinfo, end, rest = b"", b"", before_pages[root.end() :]
+    rest = rest.strip()
+    try:
+        info = ElementTree.fromstring(siteinfo + end) if siteinfo else None
+    except ElementTree.ParseError as error:
+        raise InputError(
+            f"{path}: the <siteinfo> before its first page is damaged ({error}); fetch it again"
+        ) from error
+    if rest and not rest.startswith(_AFTER_HEADER):
+        raise InputError(
+            f"{path}: {rest[:20]!r} stands before its first <page>: the dump is damaged; fetch it again, or leave it "
+            "out of the input"
+        )
     language = _LANGUAGE.search(root[0])
     return Header(
         has_root=True,
         language=language[1].decode("ascii", "replace") if language else None,
         namespaces=tuple(
-            (unescape(name.decode("utf-8", "replace")).strip(), int(number))
-            for number, name in _NAMESPACE.findall(before_pages)
+            (name.strip(), int(number))
+            for element in (info.iter("namespace") if info is not None else ())
+            if (name := element.text) and _NAMESPACE_NUMBER.fullmatch(number := element.get("key", ""))
         ),
     )

@@ -14,7 +14,7 @@ from bertdata.characters import clean_characters, collapse_spaces
 from bertdata.decompress import iter_chunks
 from bertdata.splits import Split
 
-__all__ = ["iter_lines", "iter_paragraphs", "join_lines", "read_whole"]
+__all__ = ["iter_lines", "iter_lines_from_before", "iter_paragraphs", "join_lines", "name_place", "read_whole"]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -32,11 +32,11 @@ def iter_lines(split: Split, *, max_bytes: int) -> Iterator[tuple[str, bytes | N
     Raises:
         InputError: The file is damaged or cut off.
     """
-    for number, offset, line in _iter_lines_from_before(split, max_bytes=max_bytes):
+    for number, offset, line in iter_lines_from_before(split, max_bytes=max_bytes):
         if offset >= split.stop and split.compression == "none":
             return
         if offset >= split.start:
-            yield _name_place(split, number, offset), line
+            yield name_place(split, number, offset), line
 
 
 def iter_paragraphs(split: Split, *, max_bytes: int) -> Iterator[tuple[str, bytes | None]]:
@@ -55,7 +55,7 @@ def iter_paragraphs(split: Split, *, max_bytes: int) -> Iterator[tuple[str, byte
     lines: list[bytes] = []
     where, num_bytes, inside = "", 0, False
     too_large = own = False
-    for number, offset, line in _iter_lines_from_before(split, max_bytes=max_bytes):
+    for number, offset, line in iter_lines_from_before(split, max_bytes=max_bytes):
         if line is not None and (not line or line.isspace()):
             if own and inside:
                 yield where, None if too_large else b"\n".join(lines)
@@ -67,7 +67,7 @@ def iter_paragraphs(split: Split, *, max_bytes: int) -> Iterator[tuple[str, byte
                 return
             inside = True
             own = offset >= split.start
-            where = _name_place(split, number, offset)
+            where = name_place(split, number, offset)
         num_bytes += len(line or b"") + 1
         too_large = too_large or line is None or num_bytes > max_bytes
         if own and not too_large:
@@ -88,12 +88,21 @@ def read_whole(split: Split, *, max_bytes: int) -> bytes | None:
     return b"".join(parts).removeprefix(_BYTE_ORDER_MARK)
 
 
-def _name_place(split: Split, number: int, offset: int) -> str:
+def name_place(split: Split, number: int, offset: int) -> str:
+    """Returns where a line is, for messages: its number where that is known, else its first byte."""
     return f"line {number:,}" if split.start == 0 else f"byte {offset:,}"
 
 
-def _iter_lines_from_before(split: Split, *, max_bytes: int) -> Iterator[tuple[int, int, bytes | None]]:
-    """Yields (number, offset, line without its end) from the line before the split on; None for too long a line."""
+def iter_lines_from_before(split: Split, *, max_bytes: int) -> Iterator[tuple[int, int, bytes | None]]:
+    """Yields (number, offset, line without its end) from the line before the split to the end of the file.
+
+    Args:
+        split: Where to read.
+        max_bytes: A longer line is not held in memory; None comes in its place.
+
+    Raises:
+        InputError: The file is damaged or cut off.
+    """
     start = split.start
     if start > 0:
         with Path(split.path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stored:

@@ -20,6 +20,7 @@ from bertdata.splits import Split
 __all__ = ["Article", "iter_articles"]
 
 _PAGE, _PAGE_END, _ROOT_END = b"<page>", b"</page>", b"</mediawiki>"
+_AFTER_PAGE = (_PAGE, _ROOT_END, b"<logitem>", b"<!--")
 
 _TAIL_BYTES = 4096  # kept of what has no page in it, to see the closing tag
 
@@ -97,6 +98,14 @@ class _Window:
         self._drop(found)
         return True, False
 
+    def starts_with(self, tags: tuple[bytes, ...]) -> bool:
+        """Returns whether one of `tags`, or nothing at all, follows after white space, which is dropped."""
+        longest = max(map(len, tags))
+        while True:
+            self._drop(len(self.data) - len(self.data.lstrip()))
+            if len(self.data) >= longest or not self._extend():
+                return not self.data or self.data.startswith(tags)
+
     def take_through(self, tag: bytes, *, max_bytes: int) -> tuple[bytes, bool] | None:
         """Removes what ends with the next `tag`; returns (its bytes up to `max_bytes`, whether these are all)."""
         searched = 0
@@ -151,6 +160,11 @@ def iter_articles(
             page = ElementTree.fromstring(data)
         except ElementTree.ParseError as error:
             raise InputError(f"{where} is not well-formed XML ({error}); {remedy}") from error
+        # Else a damaged tag would take its page away in silence. The end of the file is checked below.
+        if not window.starts_with(_AFTER_PAGE):
+            raise InputError(
+                f"{where} is followed by {bytes(window.data[:20])!r} instead of a <page>: the dump is damaged; {remedy}"
+            )
         counts["pages"] += 1
         kind, article = _classify(page, numbers)
         counts[kind] += 1

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from bertdata.config import BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
+from bertdata.config import FORMATS, BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
 
 __all__ = [
     "BEAM_OPTIONS",
@@ -102,15 +102,16 @@ def read_options(command: Command) -> Command:
             multiple=True,
             required=True,
             metavar="PATH",
-            help="Files, folders or glob patterns; may be given several times. MediaWiki XML, JSONL or plain text, "
-            "plain or compressed with bzip2, gzip or zstd.",
+            help="Files, folders or glob patterns; may be given several times. MediaWiki XML, JSONL, Parquet, "
+            "WikiExtractor's output or plain text; all but Parquet also compressed with bzip2, gzip or zstd.",
         ),
         click.option(
             "--format",
-            type=click.Choice(["auto", "mediawiki", "jsonl", "text"]),
+            metavar="FORMAT",
             default=_READ.format,
             show_default=True,
-            help="Format of all inputs; auto looks into each file.",
+            help=f"Format of all inputs: {', '.join(FORMATS)} (auto looks into each file); or MODULE:FUNCTION, a "
+            "reader of your own.",
         ),
         click.option(
             "--document-per",
@@ -121,7 +122,10 @@ def read_options(command: Command) -> Command:
         ),
         click.option("--sentence-per-line", is_flag=True, help="Plain text: every line is one sentence."),
         click.option(
-            "--text-field", default=_READ.text_field, show_default=True, help="JSONL: the field that holds the text."
+            "--text-field",
+            default=_READ.text_field,
+            show_default=True,
+            help="JSONL and Parquet: the field or column that holds the text, or a list of sentences.",
         ),
         click.option(
             "--language",
@@ -129,6 +133,11 @@ def read_options(command: Command) -> Command:
             show_default=True,
             help="Language code for sentence rules, such as en or zh; auto takes the dump's, the record's, else "
             "guesses by script.",
+        ),
+        click.option(
+            "--filter",
+            metavar="MODULE:FUNCTION",
+            help="A function of your own that gets each document and returns it, maybe changed, or why to drop it.",
         ),
         click.option(
             "--min-document-chars",
@@ -150,6 +159,11 @@ def read_options(command: Command) -> Command:
             default=_READ.max_rejects,
             show_default=True,
             help="Bad records allowed before the build ends with an error.",
+        ),
+        click.option(
+            "--skip-bad-splits",
+            is_flag=True,
+            help="Where a file is damaged, leave out the rest of its split, count it and go on.",
         ),
         click.option(
             "--vocab-size",

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from bertdata.config import ReadOptions
+from bertdata.documents import Document, Reject
 from bertdata.errors import InputError
 from bertdata.files import write_atomically
-from bertdata.readers import Document, Reject, iter_documents
+from bertdata.readers import iter_documents
 from bertdata.splits import Split
 
 __all__ = ["check_rejects", "iter_checked_documents", "write_rejects"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def write_rejects(path: Path, rejects: list[Reject]) -> None:
@@ -39,7 +43,7 @@ def check_rejects(counts: Counter[str], rejects: list[Reject], *, max_rejects: i
     if found > max_rejects:
         if keep_in is not None:
             write_rejects(keep_in, rejects)
-        first = rejects[0]
+        first = next(reject for reject in rejects if reject.reason != "damaged_split")
         raise InputError(
             f"{found} bad records, {max_rejects} allowed; the first: {first.path}, {first.where}: {first.reason} "
             f"({first.excerpt[:80]!r}). Mend them, or allow more with --max-rejects."
@@ -51,8 +55,17 @@ def iter_checked_documents(
 ) -> Iterator[Document]:
     """Yields the documents of a split, like `iter_documents`, and then checks its rejects.
 
+    With `skip_bad_splits`, damage ends the split and is counted as "damaged_splits".
+
     Raises:
         InputError: The file is damaged, or has more bad records than allowed.
     """
-    yield from iter_documents(split, options=options, counts=counts, rejects=rejects)
+    try:
+        yield from iter_documents(split, options=options, counts=counts, rejects=rejects)
+    except InputError as error:
+        if not options.skip_bad_splits:
+            raise InputError(f"{error}; --skip-bad-splits leaves out the rest of such a split") from error
+        _LOG.warning("%s is damaged; the rest of it is left out: %s", split.name, error)
+        counts["damaged_splits"] += 1
+        rejects.append(Reject(path=split.path, where=split.name, reason="damaged_split", excerpt=str(error)[:200]))
     check_rejects(counts, rejects, max_rejects=options.max_rejects, keep_in=keep_in)

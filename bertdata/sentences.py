@@ -18,7 +18,7 @@ import numpy as np
 
 from bertdata.errors import ConfigError
 
-__all__ = ["resolve_language", "split_sentences"]
+__all__ = ["has_letter", "resolve_language", "split_sentences"]
 
 _QUOTATION_MARKS = '"“”„«»_'  # the last one is for italics, in plain text of books
 # No apostrophe: before a word, or after a mark of punctuation. The mark comes first, since that is searched fast.
@@ -79,6 +79,11 @@ for _number, _ranges in enumerate(_SCRIPTS.values(), start=1):
     for _first, _last in _ranges:
         _LANGUAGE_OF_CODE[_first : _last + 1] = _number
 _SAMPLE_CHARS = 2000
+
+
+def has_letter(text: str) -> bool:
+    """Returns whether there is a letter of any script in a text."""
+    return text[:1].isalpha() or any(map(str.isalpha, text))
 
 
 def resolve_language(document_language: str | None, text: str, *, option: str) -> str:

@@ -3,7 +3,9 @@
 A record belongs to the split in which its first byte lies, so any way of cutting gives the same records. What can be
 cut:
 
-    plain XML, JSONL, text     at any byte
+    plain XML, JSONL, text,    at any byte
+    WikiExtractor's output
+    Parquet                    where a row group starts
     .bz2 MediaWiki dump        where a bz2 stream starts (a "multistream" dump has one per 100 pages)
     everything else            not at all: one split per file
 """
@@ -11,34 +13,22 @@ cut:
 from __future__ import annotations
 
 import glob
-import json
 import logging
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bertdata.config import MIB, ReadOptions
-from bertdata.decompress import detect_compression, find_bz2_stream, iter_chunks
+from bertdata.decompress import detect_compression, find_bz2_stream
+from bertdata.detect import detect_format, read_head
 from bertdata.dump_header import Header, read_header
 from bertdata.errors import InputError
+from bertdata.parquet import row_group_starts
 
 __all__ = ["Split", "find_inputs", "plan_splits"]
 
 _LOG = logging.getLogger(__name__)
-
-_HEAD_BYTES = MIB // 4  # read to tell a format; a dump's header, with all its namespaces, has about 10 KB
-
-# File types that would otherwise be read as broken text.
-_NOT_READ = {
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it first",
-    b"\xfd7zXZ\x00": "xz-compressed; unpack it first, or compress it with bzip2, gzip or zstd",
-    b"PK\x03\x04": "a zip archive; unpack it first",
-    b"PAR1": "a Parquet file; write it as JSONL first",
-    b"\xff\xfe": "UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8",
-    b"\xfe\xff": "UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +39,7 @@ class Split:
         path: Absolute path of the file.
         start: First byte of the range, as stored (compressed where the file is).
         stop: The byte after the range.
-        format: mediawiki, jsonl or text.
+        format: mediawiki, jsonl, parquet, wikiextractor or text; MODULE:FUNCTION for a reader of the user's own.
         compression: none, bz2, gz or zst.
         language: Language code that the file as a whole declares (a dump's xml:lang), if any.
         namespaces: MediaWiki only: the dump's namespaces as (name, number), which are in the wiki's language.
@@ -137,23 +127,18 @@ def _plan_file(path: str, *, options: ReadOptions, split_bytes: int) -> list[Spl
     if size == 0:
         _LOG.warning("%s is empty", path)
         return []
-    compression = detect_compression(path)
-    head = _read_head(path, compression=compression, size=size)
-    file_format = options.format if options.format != "auto" else _detect_format(path, head)
-    header = read_header(path, head) if file_format == "mediawiki" else Header()
-    cuts: list[int]
-    if compression == "none" and not (file_format == "text" and options.document_per == "file"):
-        num_splits = -(-size // split_bytes)
-        cuts = [size * i // num_splits for i in range(num_splits)]
-    elif compression == "bz2" and file_format == "mediawiki":
-        cuts = _bz2_cuts(path, size=size, split_bytes=split_bytes)
-    else:
-        cuts = [0]
-    if len(cuts) == 1 and size > split_bytes and compression != "none":
-        remedy = "decompress it"
+    compression, file_format, header = "none", options.format, Header()
+    if ":" not in file_format:
+        compression = detect_compression(path)
+        head = read_head(path, compression=compression, size=size)
+        file_format = options.format if options.format != "auto" else detect_format(path, head)
         if file_format == "mediawiki":
-            remedy = "use the multistream dump (pages-articles-multistream.xml.bz2), or decompress it"
-        _LOG.warning("%s (%s) cannot be cut, so one worker reads all of it; %s", path, compression, remedy)
+            header = read_header(path, head)
+        if file_format == "parquet" and compression != "none":
+            raise InputError(f"{path} is a Parquet file within {compression}; decompress it first")
+    cuts = _cuts(path, compression=compression, file_format=file_format, options=options, split_bytes=split_bytes)
+    if len(cuts) == 1 and size > split_bytes:
+        _warn_of_one_split(path, compression=compression, file_format=file_format)
     return [
         Split(
             path=path,
@@ -169,53 +154,52 @@ def _plan_file(path: str, *, options: ReadOptions, split_bytes: int) -> list[Spl
     ]
 
 
-def _read_head(path: str, *, compression: str, size: int) -> bytes:
-    head = b""
-    try:
-        for chunk in iter_chunks(path, compression=compression, start=0, stop=size):
-            head += chunk.data
-            if len(head) >= _HEAD_BYTES:
-                break
-    except InputError as error:
-        # Only a warning: the worker that reads this split meets the damage again, and fails there.
-        _LOG.warning("%s", error)
-    return head[:_HEAD_BYTES]
+def _warn_of_one_split(path: str, *, compression: str, file_format: str) -> None:
+    if file_format == "parquet":
+        why, remedy = "one row group", "write it with smaller row groups"
+    elif compression == "bz2" and file_format == "mediawiki":
+        why = compression
+        remedy = "use the multistream dump (pages-articles-multistream.xml.bz2), or decompress it"
+    elif compression != "none":
+        why, remedy = compression, "decompress it"
+    else:
+        return
+    _LOG.warning("%s (%s) cannot be cut, so one worker reads all of it; %s", path, why, remedy)
 
 
-def _detect_format(path: str, head: bytes) -> str:
-    for magic, what in _NOT_READ.items():
-        if head.startswith(magic):
-            raise InputError(f"{path} is {what}")
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start.startswith((b"<mediawiki", b"<page>")):
-        return "mediawiki"
-    if start.startswith((b"<?xml", b"<!--", b"<!DOCTYPE")) and b"<mediawiki" in start:
-        return "mediawiki"
-    if start.startswith(b"<?xml"):
-        raise InputError(f"{path} is XML, but not a MediaWiki dump; --format text reads it as it stands")
-    if start.startswith(b"{"):
-        first_line, newline, _ = start.partition(b"\n")
-        cut_off = not newline and len(head) == _HEAD_BYTES
-        if cut_off or _is_json_object(first_line) or re.search(r"\.(jsonl|ndjson)\b", Path(path).name):
-            return "jsonl"
-    if re.search(r"\.json\b", Path(path).name) and start.startswith((b"{", b"[")):
-        raise InputError(f"{path} does not have one JSON object per line; rewrite it so, or read it with --format text")
-    return "text"
+def _cuts(path: str, *, compression: str, file_format: str, options: ReadOptions, split_bytes: int) -> list[int]:
+    """Returns where the splits of a file start."""
+    size = Path(path).stat().st_size
+    if file_format == "parquet":
+        try:
+            return _coarsen(row_group_starts(path)[1:], split_bytes=split_bytes)
+        except InputError:
+            if not options.skip_bad_splits:
+                raise
+            return [0]  # the worker that reads it counts it
+    if compression == "bz2" and file_format == "mediawiki":
+        return _coarsen(_iter_bz2_starts(path, split_bytes=split_bytes), split_bytes=split_bytes)
+    is_whole = file_format == "text" and options.document_per == "file"
+    if compression != "none" or ":" in file_format or is_whole:
+        return [0]
+    num_splits = -(-size // split_bytes)
+    return [size * i // num_splits for i in range(num_splits)]
 
 
-def _is_json_object(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _bz2_cuts(path: str, *, size: int, split_bytes: int) -> list[int]:
-    """Returns 0 and, for each whole multiple of `split_bytes`, the first stream start from there on."""
-    cuts = [0]
-    with Path(path).open("rb") as file:
-        wanted = split_bytes
-        while wanted < size and (start := find_bz2_stream(file, start=wanted)) is not None:
+def _coarsen(starts: Iterable[int], *, split_bytes: int) -> list[int]:
+    """Returns 0 and, for each whole multiple of `split_bytes`, the first of the places from there on."""
+    cuts, wanted = [0], split_bytes
+    for start in starts:
+        if start >= wanted:
             cuts.append(start)
             wanted = (start // split_bytes + 1) * split_bytes
     return cuts
+
+
+def _iter_bz2_starts(path: str, *, split_bytes: int) -> Iterator[int]:
+    """Yields, for each whole multiple of `split_bytes`, the first start of a stream from there on."""
+    with Path(path).open("rb") as file:
+        wanted = split_bytes
+        while (start := find_bz2_stream(file, start=wanted)) is not None:
+            yield start
+            wanted = (start // split_bytes + 1) * split_bytes

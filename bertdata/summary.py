@@ -20,6 +20,21 @@ def _describe_languages(languages: dict[str, int]) -> str:
     return ", ".join([*named, "..."] if len(languages) > len(largest) else named)
 
 
+_DROPPED = {"empty": "empty", "too_short": "too short", "documents_without_tokens": "without words"}
+
+
+def _dropped_rows(counts: dict[str, int]) -> list[tuple[str, str]]:
+    """Returns a row for each reason for which documents were dropped, the most frequent first."""
+    reasons = dict(_DROPPED)
+    for name in counts:
+        if name.startswith("filtered_"):
+            reasons[name] = f"filtered: {name.removeprefix('filtered_')}"
+        elif name.startswith("rejected_"):
+            reasons[name] = f"rejected: {name.removeprefix('rejected_').replace('_', ' ')}"
+    dropped = sorted((name for name in reasons if counts.get(name)), key=lambda name: (-counts[name], name))
+    return [(f"  {reasons[name]}, dropped", f"{counts[name]:,}") for name in dropped]
+
+
 def summary_rows(data_set: DataSet) -> list[tuple[str, str]]:
     """Returns the table's rows: what, and how much."""
     manifest = data_set.manifest
@@ -35,6 +50,7 @@ def summary_rows(data_set: DataSet) -> list[tuple[str, str]]:
         ("  for training / evaluation", f"{counts.get('train_documents', 0):,} / {counts.get('eval_documents', 0):,}"),
         ("  duplicates, dropped", f"{counts.get('duplicates', 0):,}"),
         ("  of one sentence, dropped", f"{counts.get('one_sentence_documents', 0):,}"),
+        *_dropped_rows(counts),
         ("languages", _describe_languages(manifest.languages)),
         ("sentences", f"{counts.get('sentences', 0):,}"),
         ("tokens of text", f"{counts.get('tokens', 0):,}"),
@@ -87,6 +103,11 @@ def iter_warnings(manifest: Manifest) -> Iterator[str]:
         yield (
             f"{share:.1%} of the pairs are NotNext instead of half: a shard has too few documents to draw a random "
             "sentence from. Use fewer --num-shards, or more text."
+        )
+    if counts.get("damaged_splits"):
+        yield (
+            f"{counts['damaged_splits']:,} splits are of damaged files, and the rest of each is missing: see "
+            "rejects.jsonl. Fetch these files again and build anew."
         )
     if not counts.get("eval_samples"):
         yield "there are too few documents to hold some out, so training cannot be evaluated"

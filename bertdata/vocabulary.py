@@ -29,8 +29,8 @@ from typing import Any
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from bertdata.config import ReadOptions, TokenizerOptions
+from bertdata.documents import Document
 from bertdata.errors import InputError
-from bertdata.readers import Document
 from bertdata.rejects import iter_checked_documents
 from bertdata.sentences import resolve_language
 from bertdata.splits import Split

@@ -41,6 +41,7 @@ from bertdata import errors
 from bertdata.config import BuildOptions
 from bertdata.errors import BertDataError, OutputError
 from bertdata.files import write_atomically
+from bertdata.hooks import hash_of_hook
 from bertdata.manifest import INDEX, MANIFEST
 from bertdata.splits import Split
 from bertdata.wordpiece import tokenizer_files
@@ -63,13 +64,19 @@ def library_versions() -> dict[str, str]:
 
 
 def fingerprint_of(options: BuildOptions, *, inputs: Sequence[str]) -> str:
-    """Returns a hash of everything that decides what a build writes: options, tokenizer, versions and inputs."""
+    """Returns a hash of what decides what a build writes: options, the user's functions, tokenizer, versions, inputs.
+
+    Raises:
+        ConfigError: A function that an option names is not there.
+    """
     values = options.to_json()
     del values["read"]["max_rejects"]  # decides whether a build ends, not what it writes
     facts: dict[str, Any] = {"options": values, "versions": library_versions(), "inputs": []}
     for path in inputs:
         status = Path(path).stat()
         facts["inputs"].append([path, status.st_size, status.st_mtime_ns])
+    hooks = [("--format", options.read.format), ("--filter", options.read.filter)]
+    facts["hooks"] = [hash_of_hook(name, option=option) for option, name in hooks if name is not None and ":" in name]
     if options.tokenizer.path is not None:
         files = tokenizer_files(options.tokenizer.path)
         facts["tokenizer"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]

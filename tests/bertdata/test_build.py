@@ -167,6 +167,20 @@ def test_bad_records_end_the_build_and_can_be_allowed(tmp_path, small_options):
     assert json.loads(reject)["reason"] == "bad_json"
 
 
+def test_sentences_without_letters_are_dropped_and_counted(tmp_path, small_options):
+    plain = [[f"The river {number}.", "A town.", "The old bridge."] for number in range(150)]
+    dashed = [["* * *", sentences[0], "1984", *sentences[1:], "— 3.5 %"] for sentences in plain]
+    shards = []
+    for name, texts in (("plain", plain), ("dashed", dashed)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        out = build(tmp_path / name, tmp_path / f"{name}.jsonl", options=small_options)
+        manifest = bertdata.open_data_set(out).manifest
+        assert manifest.counts["sentences"] == 450
+        assert manifest.counts.get("sentences_without_letters", 0) == (450 if name == "dashed" else 0)
+        shards.append([shard.sha256 for shard in manifest.shards])
+    assert shards[0] == shards[1]
+
+
 def test_no_document_is_an_error(tmp_path, small_options):
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": ""}, {"text": " "}])
     with pytest.raises(InputError, match="no document came out of the input.*2 empty"):

@@ -14,7 +14,7 @@ COMMANDS = {
         "--min-document-chars", "--max-document-bytes", "--keep-duplicates", "--max-seq-length", "--short-seq-prob",
         "--next-sentence", "--dupe-factor", "--num-mask-sets", "--masked-lm-prob", "--max-predictions-per-seq",
         "--whole-word-mask", "--eval-fraction", "--shard-size", "--num-shards", "--block-size", "--seed",
-        "--max-rejects", "--overwrite", "--runner", "--num-workers",
+        "--filter", "--max-rejects", "--skip-bad-splits", "--overwrite", "--runner", "--num-workers",
     ],
     "vocab": ["--input", "--out", "--vocab-size", "--lowercase"],
     "inspect": ["--num-samples", "--split", "--mask-set"],

@@ -2,15 +2,15 @@ import ast
 from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import bertdata
-from bertdata.config import ReadOptions
+from bertdata.documents import Document, Reject
 from bertdata.dump_header import read_header
 from bertdata.errors import InputError
-from bertdata.readers import Document, Reject, iter_documents
-from bertdata.splits import plan_splits
+from tests.bertdata.reading import read as read_file
 
 HEADER = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.3/" version="0.3" xml:lang='nds'>
 <siteinfo><namespaces><namespace key="-1">Spezial</namespace><namespace key="0" /><namespace key="4">Wiki</namespace>
@@ -19,17 +19,9 @@ HEADER = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.3/" version=
 TEXT = "<revision><text>This is a text here.</text></revision>"
 
 
-def read(path: Path, xml: str, **options: int) -> tuple[list[Document], Counter[str], list[Reject]]:
+def read(path: Path, xml: str, **options: Any) -> tuple[list[Document], Counter[str], list[Reject]]:
     (path / "a.xml").write_text(xml)
-    counts: Counter[str] = Counter()
-    rejects: list[Reject] = []
-    read_options = ReadOptions(**options)  # type: ignore[arg-type]
-    documents = [
-        document
-        for split in plan_splits([str(path / "a.xml")], options=read_options)
-        for document in iter_documents(split, options=read_options, counts=counts, rejects=rejects)
-    ]
-    return documents, counts, rejects
+    return read_file(path / "a.xml", **options)
 
 
 def count_page(path: Path, inner: str, header: str = HEADER) -> Counter[str]:
@@ -44,7 +36,9 @@ def test_read_header_takes_language_and_namespaces() -> None:
 
 
 def test_read_header_takes_no_number_that_is_none() -> None:
-    header = read_header("a", f'<mediawiki><namespace key="{"9" * 5000}">No</namespace><page>'.encode())
+    header = read_header(
+        "a", f'<mediawiki><siteinfo><namespace key="{"9" * 5000}">No</namespace></siteinfo><page>'.encode()
+    )
     assert header.namespaces == ()
 
 
@@ -125,6 +119,40 @@ def test_iter_documents_knows_namespaces_of_the_dump(tmp_path: Path) -> None:
 def test_iter_documents_names_byte_of_damage(tail: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         read(tmp_path, f"{HEADER}<page><title>A</title>{TEXT}</page>{tail}")
+
+
+DAMAGED_TAGS = [
+    ("<page><title>1<", "<pbge><title>1<", "instead of a <page>"),
+    ("<page><title>0<", "<pbge><title>0<", "stands before its first <page>"),
+    ("</page>\n<page><title>1<", "</qage>\n<page><title>1<", "not well-formed"),
+    ("</siteinfo>", "</siteimfo>", "damaged"),
+    ('<namespace key="6"', '<namespbce key="6"', "the <siteinfo> before its first page is damaged"),
+    ("</mediawiki>", "</mediawikj>", "instead of a <page>"),
+    ("<mediawiki ", "<nediawiki ", "whose beginning is damaged"),
+]
+
+
+@pytest.mark.parametrize("split_bytes", [1, 7, 100, 10**6])
+@pytest.mark.parametrize(("tag", "damaged", "message"), DAMAGED_TAGS, ids=[damaged for _, damaged, _ in DAMAGED_TAGS])
+def test_iter_documents_loses_no_page_by_a_damaged_tag(
+    tag: str, damaged: str, message: str, split_bytes: int, tmp_path: Path
+) -> None:
+    pages = "\n".join(f"<page><title>{number}</title>{TEXT}</page>" for number in range(3))
+    dump = f"{HEADER}{pages}\n</mediawiki>\n"
+    assert tag in dump
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, dump.replace(tag, damaged), split_bytes=split_bytes)
+
+
+def test_iter_documents_takes_log_items_and_comments_between_pages(tmp_path: Path) -> None:
+    page = f"<page><title>A</title>{TEXT}</page>"
+    between = "<!-- a --><logitem><id>1</id></logitem>"
+    assert len(read(tmp_path, f"{HEADER}{between}{page}{between}{page}{between}</mediawiki>")[0]) == 2
+
+
+def test_iter_documents_reads_dumps_that_were_joined(tmp_path: Path) -> None:
+    dump = f"{HEADER}<page><title>A</title>{TEXT}</page></mediawiki>\n"
+    assert len(read(tmp_path, dump * 3)[0]) == 3
 
 
 def test_iter_documents_reads_pages_without_root(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ that must differ. The last test fails for an option without a test here.
 """
 
 import dataclasses
+import gzip
 import itertools
 import json
 import math
@@ -185,6 +186,31 @@ def test_max_document_bytes_rejects_longer_documents(make, corpus, plain_build):
     assert plain_build.counts["documents"] == 60
 
 
+@effect_of("read.filter")
+def test_filter_drops_documents(tmp_path, make, monkeypatch):
+    path = write_jsonl(tmp_path / "a.jsonl", [["The river.", f"Town {number}."] for number in range(30)])
+    write(
+        tmp_path / "filter_of_towns.py",
+        "def f(document):\n    return 'town7' if 'Town 7' in document.text else document\n",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert make(path).counts["documents"] == 30
+    counts = make(path, **{"read.filter": "filter_of_towns:f"}).counts
+    assert counts["documents"] == 29
+    assert counts["filtered_town7"] == 1
+
+
+@effect_of("read.skip_bad_splits")
+def test_skip_bad_splits_goes_on_after_damage(tmp_path, make, corpus):
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(corpus.read_bytes())[:-5])
+    good = write_jsonl(tmp_path / "good.jsonl", [["The river.", f"Town {number}."] for number in range(30)])
+    with pytest.raises(InputError, match="--skip-bad-splits leaves out the rest"):
+        make(good, tmp_path / "cut.jsonl.gz")
+    counts = make(good, tmp_path / "cut.jsonl.gz", **{"read.skip_bad_splits": True}).counts
+    assert counts["damaged_splits"] == 1
+    assert counts["documents"] >= 30
+
+
 @effect_of("read.max_rejects")
 def test_max_rejects_allows_so_many_bad_records_and_no_more(tmp_path, make, corpus, plain_build):
     path = write(tmp_path / "corpus.jsonl", "{broken\n" + corpus.read_text() + "[1]\n")
@@ -346,7 +372,9 @@ def words_of(sample: Sample, continues: set[int]) -> list[set[int]]:
 @effect_of("masks.whole_word_mask")
 @pytest.mark.parametrize("whole_word_mask", [False, True])
 def test_whole_word_mask_masks_words_as_a_whole(tmp_path, make, whole_word_mask):
-    texts = [["the zebra yawns", "unknown giraffes sleep", "the river"] * 5 + [str(number)] for number in range(20)]
+    texts = [
+        ["the zebra yawns", "unknown giraffes sleep", "the river"] * 5 + [f"Town {number}"] for number in range(20)
+    ]
     options = {"masks.whole_word_mask": whole_word_mask, "masks.masked_lm_prob": 0.3, "masks.num_mask_sets": 3}
     built = make(write_jsonl(tmp_path / "a.jsonl", texts), **options)
     continues = {number for text, number in built.vocab.items() if text.startswith("##")}

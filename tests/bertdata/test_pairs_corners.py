@@ -2,12 +2,14 @@
 
 import dataclasses
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
+from tokenizers import Tokenizer, normalizers
 
-from bertdata.config import ShardOptions
+from bertdata.config import ShardOptions, TokenizerOptions
 from bertdata.pairs import Pairs
 from bertdata.spill import Documents, gather_spans
 from tests.bertdata.pair_corpora import MODES, PAIR_MODES, documents_of, pairs_of, prepared, varied_lengths
@@ -170,23 +172,34 @@ def test_build_pairs_of_a_huge_document(mode, others):
     check_samples(documents, pairs, mode, max_seq_length=512, passes=1)
 
 
-# Sentences without a token: a lone accent, which the tokenizer strips.
+# Sentences without a letter; and a letter that the tokenizer's normalizer deletes.
 
-ACCENT = "\u0301"
+EMPTY_SENTENCES = {"sentences_without_letters": "\u0301", "sentences_without_tokens": "Ω"}
 
 
+@pytest.fixture
+def deleting_tokenizer(tmp_path, tokenizer_file) -> Path:
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace("Ω", ""), tokenizer.normalizer])
+    tokenizer.save(str(tmp_path / "deleting.json"))
+    return tmp_path / "deleting.json"
+
+
+@pytest.mark.parametrize("count", EMPTY_SENTENCES)
 @pytest.mark.parametrize("mode", MODES)
-def test_build_drops_sentences_without_a_token_before_pairs_are_made(tmp_path, small_options, mode):
-    texts = [[f"The river {number}", ACCENT, "a town", ACCENT, ACCENT, "by the bridge"] for number in range(60)]
-    texts += [[ACCENT, f"The old miller {number}"] for number in range(20)] + [[ACCENT], [ACCENT, ACCENT]]
+def test_build_drops_empty_sentences_before_pairs_are_made(tmp_path, small_options, deleting_tokenizer, mode, count):
+    empty = EMPTY_SENTENCES[count]
+    texts = [[f"The river {number}", empty, "a town", empty, empty, "by the bridge"] for number in range(60)]
+    texts += [[empty, f"The old miller {number}"] for number in range(20)] + [[empty], [empty, empty]]
     options = dataclasses.replace(
         small_options,
         pairs=dataclasses.replace(small_options.pairs, next_sentence=mode, dupe_factor=1, short_seq_prob=0.0),
         shards=ShardOptions(eval_fraction=0),
+        tokenizer=TokenizerOptions(path=str(deleting_tokenizer)),
     )
     folder = build(tmp_path / "out", write_jsonl(tmp_path / "a.jsonl", texts), options=options)
     counts = counts_of(folder)
-    assert counts["sentences_without_tokens"] == 60 * 3 + 20 + 3
+    assert counts[count] == 60 * 3 + 20 + 3
     assert counts["sentences"] == 60 * 3 + 20
     assert counts["documents_without_tokens"] == 2
     one_sentence = 20 if mode in ("balanced", "sop") else 0

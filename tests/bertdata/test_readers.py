@@ -7,26 +7,13 @@ from typing import Any
 import pytest
 
 from bertdata.config import ReadOptions
+from bertdata.documents import Document, Reject
 from bertdata.lines import join_lines
-from bertdata.readers import Document, Reject, iter_documents
+from bertdata.readers import iter_documents
 from bertdata.splits import plan_splits
+from tests.bertdata.reading import read
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-
-
-def read(path: Path, **options: Any) -> tuple[list[Document], Counter[str], list[Reject]]:
-    read_options = ReadOptions(**options)
-    counts: Counter[str] = Counter()
-    rejects: list[Reject] = []
-    documents = [
-        document
-        for split in plan_splits([str(path)], options=read_options)
-        for document in iter_documents(split, options=read_options, counts=counts, rejects=rejects)
-    ]
-    kept = counts["documents"] + counts["empty"] + counts["too_short"]
-    assert counts["documents"] == len(documents)
-    assert counts["records"] == kept + sum(number for name, number in counts.items() if name.startswith("rejected_"))
-    return documents, counts, rejects
 
 
 def read_text(path: Path, text: str, **options: Any) -> list[str]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertdata.errors import ConfigError
-from bertdata.sentences import resolve_language, split_sentences
+from bertdata.sentences import has_letter, resolve_language, split_sentences
 
 pytest.importorskip("sentencex")
 
@@ -100,3 +100,13 @@ def test_resolve_language_goes_by_script(text: str, language: str) -> None:
 def test_resolve_language_prefers_option_then_document() -> None:
     assert resolve_language("fr", "Привет", option="de") == "de"
     assert resolve_language("fr", "Привет", option="auto") == "fr"
+
+
+@pytest.mark.parametrize("text", ["1984", "— 3.5 %", "...", "½²", "٣", "_", "\u0301", ""])
+def test_has_letter_finds_none_in(text):
+    assert not has_letter(text)
+
+
+@pytest.mark.parametrize("text", ["a", "1984 a", "7é", "三", "(한)", "ʻ", "9 ش"])
+def test_has_letter_finds_those_of_any_script(text):
+    assert has_letter(text)

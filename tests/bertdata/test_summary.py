@@ -32,6 +32,19 @@ def test_table_shows_what_was_built(data_set):
     assert len(text.splitlines()) == len(rows)
 
 
+def test_table_says_why_documents_were_dropped(data_set):
+    counts = {"empty": 3, "too_short": 0, "filtered_few-letters": 1234, "rejected_bad_json": 20, "records": 99}
+    rows = summary_rows(with_counts(data_set, **counts))
+    names = [name for name, _ in rows]
+    first = names.index("  filtered: few-letters, dropped")
+    assert rows[first : first + 3] == [
+        ("  filtered: few-letters, dropped", "1,234"),
+        ("  rejected: bad json, dropped", "20"),
+        ("  empty, dropped", "3"),
+    ]
+    assert "  too short, dropped" not in names
+
+
 def test_table_names_the_largest_languages(data_set):
     manifest = dataclasses.replace(data_set.manifest, languages={"en": 1, "zh": 5, "ko": 2, "vi": 2})
     rows = dict(summary_rows(dataclasses.replace(data_set, manifest=manifest)))
@@ -50,6 +63,7 @@ def test_good_data_gives_no_warning(data_set):
         ({"duplicates": 16}, "5.3% of the documents were copies"),
         ({"forced": 10**4}, "are NotNext because their chunk had one sentence"),
         ({"not_next": 100}, "NotNext instead of half"),
+        ({"damaged_splits": 2}, "2 splits are of damaged files"),
         ({"eval_samples": 0}, "too few documents to hold some out"),
     ],
 )

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertdata.config import ReadOptions, TokenizerOptions
+from bertdata.documents import Document
 from bertdata.errors import InputError
-from bertdata.readers import Document
 from bertdata.splits import plan_splits
 from bertdata.vocabulary import SPECIALS, WordCounts, _alphabet, count_split, train_wordpiece
 from bertdata.wordpiece import Vocabulary, is_lowercase

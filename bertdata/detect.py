@@ -1,0 +1,90 @@
+"""What format a file has, told by its first bytes, and by its name only where these leave it open."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+
+from bertdata.config import MIB
+from bertdata.decompress import iter_chunks
+from bertdata.errors import InputError
+from bertdata.parquet import MAGIC
+
+__all__ = ["detect_format", "read_head"]
+
+_LOG = logging.getLogger(__name__)
+
+_HEAD_BYTES = MIB // 4  # a dump's header, with all its namespaces, has about 10 KB
+
+# File types that would otherwise be read as broken text.
+_NOT_READ = {
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it first",
+    b"\xfd7zXZ\x00": "xz-compressed; unpack it first, or compress it with bzip2, gzip or zstd",
+    b"PK\x03\x04": "a zip archive; unpack it first",
+    b"\xff\xfe": "UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8",
+    b"\xfe\xff": "UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8",
+}
+
+_EXTRACT = re.compile(rb'<doc id="[^"]*" (?:revid="[^"]*" )?url="')
+
+
+def read_head(path: str, *, compression: str, size: int) -> bytes:
+    """Returns the first 256 KiB of a file, decompressed; fewer, with a warning, where they are damaged."""
+    head = b""
+    try:
+        for chunk in iter_chunks(path, compression=compression, start=0, stop=size):
+            head += chunk.data
+            if len(head) >= _HEAD_BYTES:
+                break
+    except InputError as error:
+        # Only a warning: the worker that reads this split meets the damage again, and fails there.
+        _LOG.warning("%s", error)
+    return head[:_HEAD_BYTES]
+
+
+def detect_format(path: str, head: bytes) -> str:
+    """Returns mediawiki, jsonl, parquet, wikiextractor or text.
+
+    Args:
+        path: The file.
+        head: Its first bytes, decompressed.
+
+    Raises:
+        InputError: It is of a kind that is not read.
+    """
+    for magic, what in _NOT_READ.items():
+        if head.startswith(magic):
+            raise InputError(f"{path} is {what}")
+    if head.startswith(MAGIC):
+        return "parquet"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if _EXTRACT.match(start):
+        return "wikiextractor"
+    if start.startswith((b"<mediawiki", b"<page>")):
+        return "mediawiki"
+    if start.startswith((b"<?xml", b"<!--", b"<!DOCTYPE")) and b"<mediawiki" in start:
+        return "mediawiki"
+    if start.startswith(b"<?xml"):
+        raise InputError(f"{path} is XML, but not a MediaWiki dump; --format text reads it as it stands")
+    if start.startswith(b"<") and b"<page>" in start and b"<revision>" in start:
+        raise InputError(
+            f"{path} looks like a MediaWiki dump whose beginning is damaged; fetch it again, or read its pages with "
+            "--format mediawiki"
+        )
+    if start.startswith(b"{"):
+        first_line, newline, _ = start.partition(b"\n")
+        cut_off = not newline and len(head) == _HEAD_BYTES
+        if cut_off or _is_json_object(first_line) or re.search(r"\.(jsonl|ndjson)\b", Path(path).name):
+            return "jsonl"
+    if re.search(r"\.json\b", Path(path).name) and start.startswith((b"{", b"[")):
+        raise InputError(f"{path} does not have one JSON object per line; rewrite it so, or read it with --format text")
+    return "text"
+
+
+def _is_json_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -1,0 +1,153 @@
+"""Parquet files: a row is a record, with its text (or a list of its sentences) in one column.
+
+A row group belongs to the split in which its first byte lies. It is read in batches of rows, so that memory does not
+depend on how large it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bertdata.config import MIB
+from bertdata.errors import ConfigError, InputError
+
+__all__ = ["MAGIC", "Row", "iter_rows", "row_group_starts"]
+
+MAGIC = b"PAR1"
+_BATCH_BYTES = 8 * MIB
+_MAX_BATCH_ROWS = 1024
+_LANGUAGE = "language"
+
+
+class Row(NamedTuple):
+    """A row of a Parquet file.
+
+    Attributes:
+        where: Its number, counted from 1.
+        value: Text, list of sentences or None; bytes where it is not UTF-8.
+        language: What its column "language" says, if there is one.
+    """
+
+    where: str
+    value: Any
+    language: Any
+
+
+@contextmanager
+def _open(path: str) -> Iterator[pq.ParquetFile]:
+    size = Path(path).stat().st_size
+    try:
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=MIB, page_checksum_verification=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path}: Parquet data damaged or cut off near byte {size:,} of {size:,}, where the footer ends ({error}); "
+            "fetch or write the file again, or leave it out of the input"
+        ) from error
+    with file:
+        yield file
+
+
+def _first_byte(group: pq.RowGroupMetaData) -> int:
+    columns = [group.column(number) for number in range(group.num_columns)]
+    pages = [
+        column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset for column in columns
+    ]
+    return min((page for page in pages if page is not None), default=0)
+
+
+def row_group_starts(path: str) -> list[int]:
+    """Returns the first byte of each row group.
+
+    Raises:
+        InputError: The file is no Parquet file, or damaged.
+    """
+    with _open(path) as file:
+        metadata = file.metadata
+        return sorted(_first_byte(metadata.row_group(number)) for number in range(metadata.num_row_groups))
+
+
+def iter_rows(path: str, *, start: int, stop: int, text_field: str) -> Iterator[Row]:
+    """Yields the rows of the row groups whose first byte lies in a range.
+
+    Args:
+        path: The file.
+        start: First byte of the range.
+        stop: The byte after it.
+        text_field: Column that holds the text.
+
+    Raises:
+        InputError: The file is damaged.
+        ConfigError: It has no such column of text.
+    """
+    with _open(path) as file:
+        columns = _check_columns(path, file.schema_arrow, text_field=text_field)
+        metadata = file.metadata
+        first_row = 0
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            first_byte = _first_byte(group)
+            if start <= first_byte < stop:
+                try:
+                    yield from _iter_group(file, number, columns=columns, first_row=first_row)
+                except (OSError, ValueError, pa.ArrowException) as error:
+                    size = Path(path).stat().st_size
+                    raise InputError(
+                        f"{path}: Parquet data damaged in the row group at byte {first_byte:,} of {size:,} ({error}); "
+                        "fetch or write the file again, or leave it out of the input"
+                    ) from error
+            first_row += group.num_rows
+
+
+def _check_columns(path: str, schema: pa.Schema, *, text_field: str) -> list[str]:
+    if text_field not in schema.names:
+        raise ConfigError(
+            f"{path} has no column {text_field!r}; it has {', '.join(schema.names)}. Name the one with --text-field"
+        )
+    kind = schema.field(text_field).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        raise ConfigError(
+            f"{path}: column {text_field!r} holds {schema.field(text_field).type}; it must hold strings, or lists of "
+            "strings. Name another one with --text-field"
+        )
+    return [text_field, _LANGUAGE] if _LANGUAGE in schema.names and text_field != _LANGUAGE else [text_field]
+
+
+def _iter_group(file: pq.ParquetFile, number: int, *, columns: list[str], first_row: int) -> Iterator[Row]:
+    group = file.metadata.row_group(number)
+    if group.num_rows == 0:
+        return
+    row_bytes = max(1, group.total_byte_size // group.num_rows)
+    batch_rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES // row_bytes))
+    row = first_row
+    for batch in file.iter_batches(batch_size=batch_rows, row_groups=[number], columns=columns, use_threads=False):
+        languages = _values(batch.column(1)) if len(columns) == 2 else [None] * len(batch)
+        for value, language in zip(_values(batch.column(0)), languages, strict=True):
+            row += 1
+            yield Row(f"row {row:,}", value, language)
+    if row - first_row != group.num_rows:
+        raise ValueError(f"{row - first_row:,} rows where the footer says {group.num_rows:,}")
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Returns a column's values; bytes for those that are not UTF-8, which Parquet does not rule out."""
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except UnicodeDecodeError:
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return scalar.as_buffer().to_pybytes() if hasattr(scalar, "as_buffer") else b""
