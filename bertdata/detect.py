@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import re
@@ -12,7 +13,7 @@ from bertdata.decompress import iter_chunks
 from bertdata.errors import InputError
 from bertdata.parquet import MAGIC
 
-__all__ = ["detect_format", "read_head"]
+__all__ = ["check_compression", "detect_format", "read_head"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ _NOT_READ = {
     b"\xfe\xff": "UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8",
 }
 
+_MAGIC = {".bz2": b"BZh", ".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
 _EXTRACT = re.compile(rb'<doc id="[^"]*" (?:revid="[^"]*" )?url="')
 
 
@@ -42,6 +44,33 @@ def read_head(path: str, *, compression: str, size: int) -> bytes:
         # Only a warning: the worker that reads this split meets the damage again, and fails there.
         _LOG.warning("%s", error)
     return head[:_HEAD_BYTES]
+
+
+def check_compression(path: str, *, compression: str, head: bytes) -> None:
+    """Refuses a file that is named as compressed, and neither is so nor is text: its first bytes are damaged.
+
+    Args:
+        path: The file.
+        compression: What its first bytes tell.
+        head: Its first bytes, decompressed.
+
+    Raises:
+        InputError: It is such a file.
+    """
+    suffix = Path(path).suffix
+    if compression != "none" or suffix not in _MAGIC:
+        return
+    magic = _MAGIC[suffix]
+    try:
+        is_text = not head.startswith(magic[: len(head)])
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        is_text = False
+    if not is_text:
+        raise InputError(
+            f"{path} is named {suffix}, but does not begin like such a file, nor is it text: it is damaged; fetch or "
+            "compress it again, or leave it out of the input"
+        )
 
 
 def detect_format(path: str, head: bytes) -> str:

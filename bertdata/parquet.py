@@ -50,7 +50,18 @@ def _open(path: str) -> Iterator[pq.ParquetFile]:
             "fetch or write the file again, or leave it out of the input"
         ) from error
     with file:
+        starts = _starts(file)
+        if not all(0 < start < size for start in starts):
+            raise InputError(
+                f"{path}: Parquet data damaged: its footer, which ends at byte {size:,}, has row groups start at bytes "
+                f"{', '.join(f'{start:,}' for start in starts)}; fetch or write the file again, or leave it out"
+            )
         yield file
+
+
+def _starts(file: pq.ParquetFile) -> list[int]:
+    """Returns the first byte of each row group."""
+    return [_first_byte(file.metadata.row_group(number)) for number in range(file.metadata.num_row_groups)]
 
 
 def _first_byte(group: pq.RowGroupMetaData) -> int:
@@ -68,8 +79,7 @@ def row_group_starts(path: str) -> list[int]:
         InputError: The file is no Parquet file, or damaged.
     """
     with _open(path) as file:
-        metadata = file.metadata
-        return sorted(_first_byte(metadata.row_group(number)) for number in range(metadata.num_row_groups))
+        return sorted(_starts(file))
 
 
 def iter_rows(path: str, *, start: int, stop: int, text_field: str) -> Iterator[Row]:
@@ -87,11 +97,8 @@ def iter_rows(path: str, *, start: int, stop: int, text_field: str) -> Iterator[
     """
     with _open(path) as file:
         columns = _check_columns(path, file.schema_arrow, text_field=text_field)
-        metadata = file.metadata
         first_row = 0
-        for number in range(metadata.num_row_groups):
-            group = metadata.row_group(number)
-            first_byte = _first_byte(group)
+        for number, first_byte in enumerate(_starts(file)):
             if start <= first_byte < stop:
                 try:
                     yield from _iter_group(file, number, columns=columns, first_row=first_row)
@@ -101,7 +108,7 @@ def iter_rows(path: str, *, start: int, stop: int, text_field: str) -> Iterator[
                         f"{path}: Parquet data damaged in the row group at byte {first_byte:,} of {size:,} ({error}); "
                         "fetch or write the file again, or leave it out of the input"
                     ) from error
-            first_row += group.num_rows
+            first_row += file.metadata.row_group(number).num_rows
 
 
 def _check_columns(path: str, schema: pa.Schema, *, text_field: str) -> list[str]:

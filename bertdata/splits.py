@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bertdata.config import MIB, ReadOptions
 from bertdata.decompress import detect_compression, find_bz2_stream
-from bertdata.detect import detect_format, read_head
+from bertdata.detect import check_compression, detect_format, read_head
 from bertdata.dump_header import Header, read_header
 from bertdata.errors import InputError
 from bertdata.parquet import row_group_starts
@@ -131,6 +131,7 @@ def _plan_file(path: str, *, options: ReadOptions, split_bytes: int) -> list[Spl
     if ":" not in file_format:
         compression = detect_compression(path)
         head = read_head(path, compression=compression, size=size)
+        check_compression(path, compression=compression, head=head)
         file_format = options.format if options.format != "auto" else detect_format(path, head)
         if file_format == "mediawiki":
             header = read_header(path, head)

@@ -52,7 +52,7 @@ def iter_extracts(split: Split, *, max_bytes: int) -> Iterator[Extract]:
     lines: list[bytes] = []
     num_bytes = 0
     where, title = "", b""
-    inside = False
+    inside = is_torn = False
     # Lines before the first tag belong to an article of the split before, unless there is none.
     between = split.start == 0
     for number, offset, line in iter_lines_from_before(split, max_bytes=max_bytes):
@@ -64,16 +64,18 @@ def iter_extracts(split: Split, *, max_bytes: int) -> Iterator[Extract]:
             lines, num_bytes = [], 0
             if offset >= split.stop and split.compression == "none":
                 return
-            inside, between = offset >= split.start, False
+            inside, between, is_torn = offset >= split.start, False, False
             title = opened[1]
             where = title.decode("utf-8", "replace")
         elif inside and line is not None and line.rstrip() == _CLOSE:
-            yield Extract(where, None if num_bytes > max_bytes else b"\n".join(_without_title(lines, title)))
+            text = None if num_bytes > max_bytes else b"\n".join(_without_title(lines, title))
+            yield Extract(where, text, "a tag inside of <doc>" if is_torn else "")
             lines, num_bytes = [], 0
             inside, between = False, True
         elif inside or (between and line != b"" and (line is None or not line.isspace())):
             if not inside and not lines:
                 where = name_place(split, number, offset)
+            is_torn = is_torn or (line is not None and (_CLOSE in line or b'<doc id="' in line))
             num_bytes += len(line) + 1 if line is not None else max_bytes + 1
             if num_bytes <= max_bytes or not lines:
                 lines.append(line or b"")
