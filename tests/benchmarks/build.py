@@ -34,6 +34,7 @@ from bertdata.sentences import split_sentences
 from bertdata.wordpiece import Vocabulary
 from bertdata.work import Work
 from tests.benchmarks import recipe
+from tests.benchmarks.tables import head, report
 from tests.benchmarks.texts import LANGUAGES, Corpus, load_corpus, write_documents
 from tests.benchmarks.timing import StageTimes, median_seconds
 
@@ -69,18 +70,8 @@ def _batches(corpus: Corpus) -> Iterator[list[str]]:
     yield batch
 
 
-def _report(what: str, ours: float, peers: dict[str, float]) -> None:
-    for name, rate in peers.items():
-        click.echo(f"{what:<34} {ours:>9.2f}   {name:<34} {rate:>8.2f} {ours / rate:>8.1f} x")
-        what = ""
-
-
-def _head(title: str) -> None:
-    click.echo(f"\n{title}\n{'':<34} {'MB/s':>9}   {'peer':<34} {'MB/s':>8} {'ratio':>10}")
-
-
 def _measure_tokens(corpora: list[Corpus], *, num_runs: int) -> None:
-    _head("Tokens, cold cache")
+    head("Tokens, cold cache")
     for corpus in corpora:
         batches = list(_batches(corpus))
         peer = [
@@ -105,11 +96,11 @@ def _measure_tokens(corpora: list[Corpus], *, num_runs: int) -> None:
         for batch in batches:
             distinct.encode(batch)
         what = f"{corpus.name}, {corpus.megabytes:.0f} MB, {distinct.num_cached_words:,} words"
-        _report(what, corpus.megabytes / seconds["ours"], rates)
+        report(what, corpus.megabytes / seconds["ours"], rates)
 
 
 def _measure_sentences(corpora: list[Corpus], *, num_runs: int) -> None:
-    _head("Sentences")
+    head("Sentences")
     for corpus in corpora:
         texts = corpus.peer_documents
 
@@ -124,7 +115,7 @@ def _measure_sentences(corpora: list[Corpus], *, num_runs: int) -> None:
 
         seconds = median_seconds({"ours": ours, "sentencex alone": bare}, num_runs=num_runs)
         rate = {name: corpus.peer_megabytes / taken for name, taken in seconds.items()}
-        _report(corpus.name, rate.pop("ours"), rate)
+        report(corpus.name, rate.pop("ours"), rate)
 
 
 @dataclass(kw_only=True)
@@ -216,7 +207,7 @@ def _measure_recipe(corpus: Corpus, folder: Path, *, num_runs: int) -> dict[int,
 
 
 def _measure_builds(corpora: list[Corpus], folder: Path, *, num_runs: int) -> None:
-    _head(f"Builds, {NUM_MASK_SETS} mask sets, one pass; the peer is the common recipe")
+    head(f"Builds, {NUM_MASK_SETS} mask sets, one pass; the peer is the common recipe")
     profiles = []
     for corpus in corpora:
         peers = _measure_recipe(corpus, folder, num_runs=num_runs)
@@ -225,8 +216,8 @@ def _measure_builds(corpora: list[Corpus], folder: Path, *, num_runs: int) -> No
         for length in LENGTHS:
             shards = statistics.median(build.shards[length] for build in builds)
             name, size = f"{corpus.name}, L = {length}", corpus.megabytes
-            _report(f"{name}, tokens to shards", size / shards, {"pairs, masks, Parquet": peers[length]["pairs"]})
-            _report(f"{name}, text to shards", size / (tokenizing + shards), {"the whole": peers[length]["whole"]})
+            report(f"{name}, tokens to shards", size / shards, {"pairs, masks, Parquet": peers[length]["pairs"]})
+            report(f"{name}, text to shards", size / (tokenizing + shards), {"the whole": peers[length]["whole"]})
         times = StageTimes()
         with times.watch(STAGES):
             _run_build(corpus, folder)

@@ -5,12 +5,12 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from tests.benchmarks.build import main
+from tests.benchmarks import build, read
 
 
 @pytest.mark.slow
 def test_build_benchmark_prints_its_tables():
-    result = CliRunner().invoke(main, ["--megabytes", "0.3", "--peer-megabytes", "0.05", "--runs", "1"])
+    result = CliRunner().invoke(build.main, ["--megabytes", "0.3", "--peer-megabytes", "0.05", "--runs", "1"])
     assert result.exit_code == 0, result.output
     for language in ("english", "korean", "chinese"):
         assert re.search(
@@ -18,3 +18,13 @@ def test_build_benchmark_prints_its_tables():
         )
         assert re.search(rf"^{language}, L = 512, text to shards +[\d.]+ +the whole +[\d.]+", result.output, re.M)
     assert result.output.count("peak memory of building a shard") == 3
+
+
+@pytest.mark.slow
+def test_read_benchmark_prints_its_tables():
+    arguments = ["--megabytes", "0.3", "--peer-megabytes", "0.02", "--copies", "1", "--runs", "1"]
+    result = CliRunner().invoke(read.main, arguments)
+    assert result.exit_code == 0, result.output
+    for what in ("bz2 to XML", "XML to wikitext", "wikitext to prose", "JSONL to documents", "Parquet to documents"):
+        assert re.search(rf"^{what} +[\d.]+ +\S.* [\d.]+ +[\d.]+ x$", result.output, re.M)
+    assert re.search(r"^the whole +[\d.]+", result.output, re.M)
