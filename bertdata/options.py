@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,6 +58,20 @@ class _Lengths(click.ParamType[Any]):
         return tuple(int(part) for part in value.split(","))
 
 
+class _Format(click.ParamType[Any]):
+    """One of the formats, or MODULE:FUNCTION."""
+
+    name = "format"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name = str(value)
+        if name not in FORMATS and ":" not in name:
+            nearest = difflib.get_close_matches(name, FORMATS, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            self.fail(f"{name!r} is not one of {', '.join(FORMATS)}, nor MODULE:FUNCTION{hint}", param, ctx)
+        return name
+
+
 class CorpusCommand(click.Command):
     """A command whose --input takes any number of paths, and whose words after "--" are for Beam.
 
@@ -107,7 +122,7 @@ def read_options(command: Command) -> Command:
         ),
         click.option(
             "--format",
-            metavar="FORMAT",
+            type=_Format(),
             default=_READ.format,
             show_default=True,
             help=f"Format of all inputs: {', '.join(FORMATS)} (auto looks into each file); or MODULE:FUNCTION, a "

@@ -50,6 +50,12 @@ def test_misspelt_option_gets_the_nearest():
     assert "--max-seq-length" in result.output
 
 
+def test_misspelt_format_gets_the_nearest():
+    result = run("build", "--input", "x", "--out", "y", "--format", "parket")
+    assert result.exit_code == 2
+    assert "did you mean parquet?" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
