@@ -10,6 +10,7 @@ from bertdata.documents import Document
 from bertdata.errors import (
     BertDataError,
     ConfigError,
+    DownloadError,
     InputError,
     OutputError,
     ShardError,
@@ -28,6 +29,7 @@ __all__ = [
     "ConfigError",
     "DataSet",
     "Document",
+    "DownloadError",
     "Filter",
     "InputError",
     "Manifest",

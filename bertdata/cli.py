@@ -1,4 +1,4 @@
-"""The command line: `bertdata build`, `vocab` and `inspect`."""
+"""The command line: `bertdata build`, `vocab`, `download` and `inspect`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from bertdata.download import DEFAULT_MIRROR, LATEST
 from bertdata.errors import BertDataError, ConfigError
 from bertdata.options import (
     BEAM_OPTIONS,
@@ -134,6 +135,31 @@ def vocab(inputs: tuple[str, ...], out: Path, **values: Any) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_tokenizer(tokenizer, out)
     click.echo(f"{tokenizer.get_vocab_size():,} entries in {out}")
+
+
+@main.command()
+@click.option("--wiki", required=True, help="Language of the Wikipedia (simple, de), or a database (dewiktionary).")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the dump.")
+@click.option("--date", default=LATEST, show_default=True, help="Date of the dump, such as 20261101; or latest.")
+@click.option("--mirror", default=DEFAULT_MIRROR, show_default=True, help="Address of the folder with all wikis.")
+def download(wiki: str, out: Path, date: str, mirror: str) -> None:
+    """Fetches the articles of a wiki: its multistream dump.
+
+    Checks it against the SHA-1 that the dump has published, and prints the path of the file. The same command run
+    again goes on where it stopped.
+
+    Example: bertdata download --wiki simple --out dumps/
+    """
+    from bertdata.download import fetch_file, find_dump
+    from bertdata.web import Http
+
+    http = Http()
+    try:
+        for file in find_dump(wiki, date=date, mirror=mirror, http=http):
+            click.echo(fetch_file(file, folder=out, http=http))
+    except KeyboardInterrupt:
+        click.echo("stopped; what came is kept, and the same command goes on with it", err=True)
+        sys.exit(130)
 
 
 @main.command()

@@ -4,6 +4,7 @@
     ├── ConfigError       an option, or a combination of options, that is not allowed
     ├── InputError        no input, an unreadable or damaged input file, too many bad records
     ├── TokenizerError    a tokenizer file that cannot be used, or lacks a special token
+    ├── DownloadError     a dump that is not there, or that a server gives broken or not at all
     ├── OutputError       an output folder that holds another build, is in use, or is full
     ├── ShardError        a shard, index or manifest that is damaged, missing or of another version
     └── TrainingError     a training run that cannot start or go on
@@ -15,6 +16,7 @@ with 1 (2 for usage errors, which click reports itself).
 __all__ = [
     "BertDataError",
     "ConfigError",
+    "DownloadError",
     "InputError",
     "OutputError",
     "ShardError",
@@ -37,6 +39,10 @@ class InputError(BertDataError):
 
 class TokenizerError(BertDataError):
     """A tokenizer cannot be used for building shards."""
+
+
+class DownloadError(BertDataError):
+    """A dump cannot be fetched."""
 
 
 class OutputError(BertDataError):

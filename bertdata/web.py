@@ -1,0 +1,148 @@
+"""HTTP as a download needs it: tried again when the server or the way to it fails, and continued where it broke off."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from email.message import Message
+
+from bertdata.errors import DownloadError
+
+__all__ = ["Http", "NotFoundError"]
+
+_LOG = logging.getLogger(__name__)
+
+_USER_AGENT = "bertdata (https://pypi.org/project/bertdata; fetches dumps)"
+_READ_BYTES = 1 << 16
+_MAX_WAIT_SECONDS = 120.0
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/")
+_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+
+
+class NotFoundError(DownloadError):
+    """There is nothing at the address."""
+
+
+class Http:
+    """Opens addresses.
+
+    Args:
+        timeout: Seconds without a byte after which a connection is given up.
+        max_failures: How many tries in a row may fail without a byte.
+        sleep: Waits for some seconds between them.
+    """
+
+    def __init__(
+        self, *, timeout: float = 60.0, max_failures: int = 8, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._timeout = timeout
+        self._max_failures = max_failures
+        self._sleep = sleep
+
+    def read(self, url: str) -> bytes:
+        """Returns all that is at an address.
+
+        Raises:
+            NotFoundError: Nothing is.
+            DownloadError: The server refuses it, or fails for good.
+        """
+        data = b""
+        for start, part in self.iter_bytes(url, start=0, num_bytes=None):
+            data = data[:start] + part
+        return data
+
+    def iter_bytes(self, url: str, *, start: int, num_bytes: int | None) -> Iterator[tuple[int, bytes]]:
+        """Yields the bytes at an address from `start` on, over as many connections as it takes.
+
+        Args:
+            url: The address.
+            start: How many bytes are at hand already.
+            num_bytes: How many there are in all; None to believe the server.
+
+        Yields:
+            (place of the first byte, bytes). A place other than the expected one means that the server cannot continue:
+            what came from there on is void.
+
+        Raises:
+            NotFoundError: Nothing is there.
+            DownloadError: The server refuses it, or fails for good.
+        """
+        position, failures = start, 0
+        while num_bytes is None or position < num_bytes:
+            problem, asked = "", 0.0
+            try:
+                with self._open(url, position) as response:
+                    begins, total = _range_of(response)
+                    if begins != position:
+                        if begins != 0:
+                            raise DownloadError(f"{url}: asked for byte {position:,} and got {begins:,}")
+                        position = 0
+                    num_bytes = num_bytes if num_bytes is not None else total
+                    while data := response.read(_READ_BYTES):
+                        yield position, data
+                        position += len(data)
+                        failures = 0
+                if num_bytes is None:
+                    return
+                problem = f"the connection ended at byte {position:,} of {num_bytes:,}"
+            except urllib.error.HTTPError as error:
+                with error:
+                    if error.code == 416 and position > 0:  # nothing comes after what we have
+                        if _total_of(error.headers) == position:
+                            return
+                        position = 0  # we have more than there is, so it is not the same
+                    elif error.code not in _TRANSIENT:
+                        raise _refusal(url, error) from error
+                    problem = f"status {error.code}"
+                    asked = _retry_after(error.headers)
+            except (OSError, http.client.HTTPException) as error:
+                problem = f"{error or type(error).__name__}"
+            if num_bytes is not None and position >= num_bytes:
+                return
+            failures += 1
+            if failures > self._max_failures:
+                raise DownloadError(
+                    f"{url}: {problem}, {failures} times in a row. What came is kept; run the same command again to go "
+                    "on, or try another --mirror"
+                )
+            wait = max(asked, min(2.0 ** (failures - 1), _MAX_WAIT_SECONDS))
+            _LOG.info("%s: %s; trying again in %.0f s", url, problem, wait)
+            self._sleep(wait)
+
+    def _open(self, url: str, position: int) -> http.client.HTTPResponse:
+        headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
+        if position:
+            headers["Range"] = f"bytes={position}-"
+        request = urllib.request.Request(url, headers=headers)
+        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=self._timeout)
+        return response
+
+
+def _range_of(response: http.client.HTTPResponse) -> tuple[int, int | None]:
+    """Returns the place of a response's first byte in the whole, and how many bytes the whole has, if it says so."""
+    if response.status == 206 and (match := _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))):
+        return int(match[1]), _total_of(response.headers)
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdigit() else None
+
+
+def _total_of(headers: Message) -> int | None:
+    total = headers.get("Content-Range", "").rpartition("/")[2]
+    return int(total) if total.isdigit() else None
+
+
+def _retry_after(headers: Message) -> float:
+    """Returns for how many seconds the server wants to be left alone, up to a limit."""
+    value = headers.get("Retry-After", "")
+    return min(float(value), _MAX_WAIT_SECONDS) if value.isdigit() else 0.0
+
+
+def _refusal(url: str, error: urllib.error.HTTPError) -> DownloadError:
+    if error.code == 404:
+        return NotFoundError(f"{url}: nothing is there (status 404)")
+    return DownloadError(f"{url}: the server refuses it (status {error.code}, {error.reason}); try another --mirror")
