@@ -22,6 +22,7 @@ __all__ = ["Article", "iter_articles"]
 _PAGE, _PAGE_END, _ROOT_END = b"<page>", b"</page>", b"</mediawiki>"
 _AFTER_PAGE = (_PAGE, _ROOT_END, b"<logitem>", b"<!--")
 
+_SPACE = re.compile(rb"\s+")
 _TAIL_BYTES = 4096  # kept of what has no page in it, to see the closing tag
 
 # `#REDIRECT [[target]]`, in any language; a numbered list has a space after its mark.
@@ -102,7 +103,10 @@ class _Window:
         """Returns whether one of `tags`, or nothing at all, follows after white space, which is dropped."""
         longest = max(map(len, tags))
         while True:
-            self._drop(len(self.data) - len(self.data.lstrip()))
+            space = _SPACE.match(self.data)
+            num_spaces = space.end() if space is not None else 0
+            del space  # while there is a match, what it was found in cannot be cut
+            self._drop(num_spaces)
             if len(self.data) >= longest or not self._extend():
                 return not self.data or self.data.startswith(tags)
 
