@@ -19,6 +19,7 @@ _LOG = logging.getLogger(__name__)
 
 _USER_AGENT = "bertdata (https://pypi.org/project/bertdata; fetches dumps)"
 _READ_BYTES = 1 << 16
+_MILESTONE_BYTES = 1 << 20  # new ones; a server that always breaks off at the same place fails
 _MAX_WAIT_SECONDS = 120.0
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/")
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
@@ -33,7 +34,7 @@ class Http:
 
     Args:
         timeout: Seconds without a byte after which a connection is given up.
-        max_failures: How many tries in a row may fail without a byte.
+        max_failures: How many tries may fail before another MiB has come.
         sleep: Waits for some seconds between them.
     """
 
@@ -72,7 +73,7 @@ class Http:
             NotFoundError: Nothing is there.
             DownloadError: The server refuses it, or fails for good.
         """
-        position, failures = start, 0
+        position, failures, milestone = start, 0, start + _MILESTONE_BYTES
         while num_bytes is None or position < num_bytes:
             problem, asked = "", 0.0
             try:
@@ -86,7 +87,8 @@ class Http:
                     while data := response.read(_READ_BYTES):
                         yield position, data
                         position += len(data)
-                        failures = 0
+                        if position >= milestone:
+                            failures, milestone = 0, position + _MILESTONE_BYTES
                 if num_bytes is None:
                     return
                 problem = f"the connection ended at byte {position:,} of {num_bytes:,}"
@@ -107,8 +109,8 @@ class Http:
             failures += 1
             if failures > self._max_failures:
                 raise DownloadError(
-                    f"{url}: {problem}, {failures} times in a row. What came is kept; run the same command again to go "
-                    "on, or try another --mirror"
+                    f"{url}: {problem}, and {failures} tries in a row failed. What came is kept; run the same command "
+                    "again to go on, or try another --mirror"
                 )
             wait = max(asked, min(2.0 ** (failures - 1), _MAX_WAIT_SECONDS))
             _LOG.info("%s: %s; trying again in %.0f s", url, problem, wait)

@@ -170,7 +170,7 @@ def test_download_goes_on_where_the_connection_dropped(server, http, waits, tmp_
     assert path.read_bytes() == DATA
     assert server.ranges_of() == [None, None, "bytes=100000-", "bytes=100001-", "bytes=400001-"]
     assert server.num_bytes == len(DATA)
-    assert waits.seconds == [1, 1, 1, 1]
+    assert waits.seconds == [1, 2, 4, 8]
 
 
 def test_download_waits_as_long_as_the_server_asks(server, http, waits, tmp_path):
@@ -186,7 +186,9 @@ def test_download_gives_up_after_some_failures_and_keeps_what_came(server, http,
     server.failures = [503] * 100
     (file,) = find_dump("simple", date=LATEST, mirror=server.url, http=http)
     part_of(tmp_path, DATA[:400_000])
-    with pytest.raises(DownloadError, match="status 503, 9 times in a row. What came is kept; run the same command"):
+    with pytest.raises(
+        DownloadError, match="status 503, and 9 tries in a row failed. What came is kept; run the same command"
+    ):
         fetch_file(file, folder=tmp_path, http=http)
     assert waits.seconds == [1, 2, 4, 8, 16, 32, 64, 120]
     assert (tmp_path / f".{NAME}.{file.sha1}.part").read_bytes() == DATA[:400_000]
@@ -200,6 +202,21 @@ def test_download_says_that_it_is_refused(server, http, waits, tmp_path, status)
     with pytest.raises(DownloadError, match=rf"{SUFFIX}: the server refuses it \(status {status}"):
         fetch(server, tmp_path, http)
     assert waits.seconds == []
+
+
+def test_download_gives_up_where_the_server_breaks_off_at_the_same_place(server, http, waits, tmp_path):
+    server.add_dump("simplewiki", "20261101", DATA)
+    server.cut_after, server.ignore_range = [600_000] * 100, True
+    with pytest.raises(DownloadError, match="the connection ended at byte 600,000 of 1,000,000, and 9 tries in a row"):
+        fetch(server, tmp_path, http)
+
+
+def test_download_forgets_failures_when_more_has_come(server, http, waits, tmp_path):
+    data = DATA * 12
+    server.add_dump("simplewiki", "20261101", data)
+    server.cut_after = [1_100_000] * 10
+    assert fetch(server, tmp_path, http)[0].read_bytes() == data
+    assert waits.seconds == [1] * 10
 
 
 @pytest.mark.parametrize("without_length", [False, True])
