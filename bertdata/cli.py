@@ -142,7 +142,8 @@ def vocab(inputs: tuple[str, ...], out: Path, **values: Any) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the dump.")
 @click.option("--date", default=LATEST, show_default=True, help="Date of the dump, such as 20261101; or latest.")
 @click.option("--mirror", default=DEFAULT_MIRROR, show_default=True, help="Address of the folder with all wikis.")
-def download(wiki: str, out: Path, date: str, mirror: str) -> None:
+@click.option("--contact", help="Your mail address or page, told to the server as Wikimedia asks; helps if it refuses.")
+def download(wiki: str, out: Path, date: str, mirror: str, contact: str | None) -> None:
     """Fetches the articles of a wiki: its multistream dump.
 
     Checks it against the SHA-1 that the dump has published, and prints the path of the file. The same command run
@@ -153,7 +154,7 @@ def download(wiki: str, out: Path, date: str, mirror: str) -> None:
     from bertdata.download import fetch_file, find_dump
     from bertdata.web import Http
 
-    http = Http()
+    http = Http(contact=contact)
     try:
         for file in find_dump(wiki, date=date, mirror=mirror, http=http):
             click.echo(fetch_file(file, folder=out, http=http))

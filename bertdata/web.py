@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib.metadata
 import logging
 import re
 import time
@@ -11,13 +12,13 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from email.message import Message
 
-from bertdata.errors import DownloadError
+from bertdata.errors import ConfigError, DownloadError
 
 __all__ = ["Http", "NotFoundError"]
 
 _LOG = logging.getLogger(__name__)
 
-_USER_AGENT = "bertdata (https://pypi.org/project/bertdata; fetches dumps)"
+_PAGE = "https://pypi.org/project/bertdata"
 _READ_BYTES = 1 << 16
 _MILESTONE_BYTES = 1 << 20  # new ones; a server that always breaks off at the same place fails
 _MAX_WAIT_SECONDS = 120.0
@@ -35,12 +36,22 @@ class Http:
     Args:
         timeout: Seconds without a byte after which a connection is given up.
         max_failures: How many tries may fail before another MiB has come.
+        contact: Who fetches: a mail address or a page. Wikimedia asks tools for it, and turns away those without.
         sleep: Waits for some seconds between them.
     """
 
     def __init__(
-        self, *, timeout: float = 60.0, max_failures: int = 8, sleep: Callable[[float], None] = time.sleep
+        self,
+        *,
+        contact: str | None = None,
+        timeout: float = 60.0,
+        max_failures: int = 8,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        if contact is not None and not re.fullmatch(r"[!-'*-~ ]+", contact):
+            raise ConfigError(f"--contact is {contact!r}; it must be a mail address or the address of a page")
+        version = importlib.metadata.version("bertdata")
+        self._user_agent = f"bertdata/{version} ({contact or _PAGE}) Python-urllib"
         self._timeout = timeout
         self._max_failures = max_failures
         self._sleep = sleep
@@ -117,7 +128,7 @@ class Http:
             self._sleep(wait)
 
     def _open(self, url: str, position: int) -> http.client.HTTPResponse:
-        headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
+        headers = {"User-Agent": self._user_agent, "Accept-Encoding": "identity"}
         if position:
             headers["Range"] = f"bytes={position}-"
         request = urllib.request.Request(url, headers=headers)
@@ -147,4 +158,5 @@ def _retry_after(headers: Message) -> float:
 def _refusal(url: str, error: urllib.error.HTTPError) -> DownloadError:
     if error.code == 404:
         return NotFoundError(f"{url}: nothing is there (status 404)")
-    return DownloadError(f"{url}: the server refuses it (status {error.code}, {error.reason}); try another --mirror")
+    remedy = "say who you are with --contact, or try another --mirror" if error.code == 403 else "try another --mirror"
+    return DownloadError(f"{url}: the server refuses it (status {error.code}, {error.reason}); {remedy}")

@@ -23,6 +23,7 @@ class DumpServer:
         corrupt: How many of the next responses have a wrong byte.
         retry_after: Value of that header in failures.
         requests: (path, value of the header Range) of each request.
+        user_agents: What clients said they are.
         num_bytes: Bytes of data that were sent.
     """
 
@@ -34,6 +35,7 @@ class DumpServer:
     corrupt: int = 0
     retry_after: str = ""
     requests: list[tuple[str, str | None]] = field(default_factory=list)
+    user_agents: set[str] = field(default_factory=set)
     num_bytes: int = 0
     url: str = ""
 
@@ -79,6 +81,7 @@ def _handler(server: DumpServer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             asked = self.headers.get("Range")
             server.requests.append((self.path, asked))
+            server.user_agents.add(self.headers["User-Agent"])
             content = server.files.get(self.path)
             is_data = self.path.endswith(".bz2")
             if content is None:

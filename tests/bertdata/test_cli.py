@@ -17,7 +17,7 @@ COMMANDS = {
         "--filter", "--max-rejects", "--skip-bad-splits", "--overwrite", "--runner", "--num-workers",
     ],
     "vocab": ["--input", "--out", "--vocab-size", "--lowercase"],
-    "download": ["--wiki", "--out", "--date", "--mirror"],
+    "download": ["--wiki", "--out", "--date", "--mirror", "--contact"],
     "inspect": ["--num-samples", "--split", "--mask-set"],
 }  # fmt: skip
 

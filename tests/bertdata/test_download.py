@@ -1,6 +1,7 @@
 import fcntl
 import hashlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -356,6 +357,19 @@ def test_download_command_goes_on_after_a_signal(server, tmp_path, number):
     assert result.stdout == f"{tmp_path / NAME}\n"
     assert (tmp_path / NAME).read_bytes() == DATA
     assert server.ranges_of() == [None, "bytes=500000-"]
+
+
+def test_download_command_tells_the_server_who_fetches(server, tmp_path):
+    server.add_dump("simplewiki", "20261101", DATA)
+    command = ["download", "--wiki", "simple", "--out", str(tmp_path), "--mirror", server.url]
+    result = CliRunner().invoke(main, [*command, "--contact", "me@example.org"])
+    assert result.exit_code == 0
+    assert len(server.user_agents) == 1
+    assert re.fullmatch(r"bertdata/\S+ \(me@example.org\) Python-urllib", *server.user_agents)
+    server.failures = [403]
+    (tmp_path / NAME).unlink()
+    assert "say who you are with --contact" in CliRunner().invoke(main, command).output
+    assert "--contact is 'a\\nb'" in CliRunner().invoke(main, [*command, "--contact", "a\nb"]).output
 
 
 def test_download_command_prints_errors_and_help(server, tmp_path):
