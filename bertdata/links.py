@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from bertdata.nesting import resolve_nested
 
-__all__ = ["MEDIA_NAMESPACES", "label_links", "resolve_links"]
+__all__ = ["MEDIA_NAMESPACES", "hide_bars", "label_links", "resolve_links", "restore_bars"]
 
 MEDIA_NAMESPACES = (6, 14)  # File and Category: links into them show a picture, or nothing
 
@@ -46,6 +46,7 @@ _BRACKETED_LINK = re.compile(r"\[\[(?:[^\[\]|\n]*\|)?([^\[\]\n]*(?:(?:\[(?!\[)|\
 _EXTERNAL_LINK = re.compile(
     r"\[(?:(?:https?:|ftps?:|irc:|news:|gopher:)?//|mailto:)[^\s\[\]]*(?=[\s\]])[ \t]*(?![ \t])([^\[\]\n]*)\]"
 )
+_HIDDEN_BAR = "\ufdd1"
 _SISTER_PROJECTS = {
     *("w", "wikipedia", "wikt", "wiktionary", "s", "wikisource", "q", "wikiquote", "b", "wikibooks", "n", "wikinews"),
     *("v", "wikiversity", "voy", "wikivoyage", "c", "commons", "d", "wikidata", "species", "m", "meta", "mw"),
@@ -57,6 +58,16 @@ _NOT_A_LANGUAGE = {"doi", "rfc", "hdl", "wmf"} | _SISTER_PROJECTS
 def label_links(text: str) -> str:
     """Replaces each plain link, [[page]] or [[page|label]], by its label."""
     return "".join(filter(None, _LINK.split(text)))
+
+
+def hide_bars(text: str) -> str:
+    """Puts the bars of links with a prefix aside, so that they are not taken for those of a template around them."""
+    return _PREFIXED_LINK.sub(lambda match: match[0].replace("|", _HIDDEN_BAR), text)
+
+
+def restore_bars(text: str) -> str:
+    """Brings back what `hide_bars` put aside."""
+    return text.replace(_HIDDEN_BAR, "|")
 
 
 def resolve_links(text: str, *, media_names: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from bertdata.links import label_links
+from bertdata.links import hide_bars, label_links
 
 __all__ = ["expand_template"]
 
@@ -47,6 +47,8 @@ def _expand(content: str) -> str:
         return rule
     if "[[" in rest:
         rest = label_links(rest)
+        if "[[" in rest:
+            rest = hide_bars(rest)
     arguments: Arguments = {}
     position = 0
     for argument in rest.split("|"):

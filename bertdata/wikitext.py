@@ -14,7 +14,7 @@ from unicodedata import normalize
 
 from bertdata.characters import clean_characters, collapse_spaces
 from bertdata.elements import drop_elements, drop_tags, restore_brackets
-from bertdata.links import resolve_links
+from bertdata.links import resolve_links, restore_bars
 from bertdata.nesting import resolve_nested
 from bertdata.templates import expand_template
 
@@ -40,12 +40,12 @@ def clean_wikitext(text: str, *, media_names: Sequence[str] = ()) -> str:
     if "<" in text:
         text = drop_elements(text)
     text = _resolve_templates(text)
-    if "<" in text:
-        text = drop_tags(text)
     if "__" in text:
         text = _MAGIC_WORD.sub("", text)
     text = _EXTERNAL_LINK_ITEM.sub("\n", text)
     text = resolve_links(text, media_names=tuple(media_names))
+    if "<" in text:
+        text = drop_tags(text)  # after the links, since a caption may hold a tag that begins a line
     text = _resolve_quotes(text)
     text = _HEADING.sub("\n\n", text)
     text = _TABLE_ROW.sub("", text)
@@ -74,7 +74,7 @@ def _resolve_templates(text: str) -> str:
         text = _OPEN_TEMPLATE.sub("", text)
     if "{|" in text:
         text = _OPEN_TABLE.sub("\n", text)
-    return text.replace("}}", "")
+    return restore_bars(text).replace("}}", "")
 
 
 def _resolve_innermost(text: str) -> str:
@@ -104,8 +104,20 @@ _ITALIC_POSSESSIVE = re.compile(r"(?<!')''([^'\n]+)'''s\b")
 _HEADING = re.compile(r"\n=[^\n]*=[ \t]*(?=\n)|\n----+")
 _TABLE_ROW = re.compile(r"\n[ \t]*[|!][^\n]*")
 _LIST_ITEM = re.compile(r"\n[*#:;]+[ \t]*([^\n]*)")
-_SENTENCE_ENDS = tuple(end + close for end in ".!?…。！？।؟።" for close in ("", *"\"'”’»)]"))
-_CITATION = re.compile(r"\bISBN\b|\bpp\. ?\d|\(\d{4}[a-z]?\)[.,:]|University Press")
+_SENTENCE_ENDS = tuple(".!?…。！？।؟።")
+_CLOSING_MARKS = "\"'”’»)]"
+_INNER_SENTENCE_END = re.compile(r"[^\W\d_]{3}[\"')”]?[.!?] ['\"“(]?[^\W\d_a-z]")
+# What entries of a bibliography have and sentences hardly ever: a book's number, pages, a publisher, authors and year
+# before a title ("Cohen, J. (1988). Statistical"). Where more than half of the words are capitalized, less will do: a
+# year after a comma or in brackets, a family name in front, a title in quotes, pages at the end.
+_CITATION = re.compile(
+    r"\b(?:ISBN|ISSN|OCLC)\b|\bpp\. ?\d|University Press(?:[.)]|,? \(?\d)"
+    r"|^(?:(?:[^\W\d_a-z][^\s()]*|&|and|et|al\.,?|eds?\.,?|de|der|van|von) +)+\(\d{4}[a-z]?\)[.,:] [\"“'A-Z]"
+)
+_CITATION_IN_CAPITALS = re.compile(
+    r"[^\d,], \d{4}\b|[.:;] \d{4}[.,;)]|\(\d{4}[a-z]?\)[.:;]|^\W*[^\W\d]+, [A-Z]"
+    r"|^[^.,\"“]{3,40}[,.] [\"“]|\d[-–]\d+\.?$"
+)
 _EXTERNAL_LINK_ITEM = re.compile(r"\n[*#:;]+[ \t'\"]*\[(?:https?:)?//[^\n]*")
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -118,12 +130,20 @@ def _resolve_quotes(text: str) -> str:
 
 def _keep_sentence(match: re.Match[str]) -> str:
     item = match[1].rstrip()
-    if not item.endswith(_SENTENCE_ENDS) or item.startswith(("–", "—", "-", ",", ";", ":")) or _CITATION.search(item):
+    if item.startswith(("–", "—", "-", ",", ";", ":")):
+        return "\n"
+    ended = item.rstrip(_CLOSING_MARKS).endswith(_SENTENCE_ENDS)
+    if not ended and not _INNER_SENTENCE_END.search(item):
         return "\n"
     words = _WORD.findall(item)
-    num_cased = sum(word != word.lower() for word in words)
-    long_enough = len(words) >= 5 or (len(item) >= 10 and not item.isascii() and "。" in item)
-    return f"\n\n{item}\n\n" if long_enough and 2 * num_cased <= len(words) else "\n"
+    if len(words) < 5 and (len(item) < 10 or item.isascii() or "。" not in item):
+        return "\n"
+    in_capitals = sum(word != word.lower() for word in words) / (len(words) or 1)
+    if in_capitals > (0.67 if ended else 0.33) or _CITATION.search(item):
+        return "\n"
+    if in_capitals > 0.5 and _CITATION_IN_CAPITALS.search(item):
+        return "\n"
+    return f"\n\n{item}\n\n"
 
 
 # ---- what is left ----------------------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ CONSTRUCTS = [
     ("[[image: A.jpg |100px]]Text [[Image:B.png]]comes next here.", "Text comes next here."),
     ("[[File:A.jpg|thumb|Caption {{convert|5|km}} with <ref>x</ref> it.]] Prose is here.", "Prose is here."),
     ("A [http://x.org label of it] and [http://y.org] [//z.org/a Z] end.", "A label of it and Z end."),
+    ("{{quote|Piled by the [[wikt:bondman|bond-man's]] years of toil.}}", "Piled by the bond-man's years of toil."),
+    ("[[File:A.jpg|thumb|<center>A stamp</center><p>issued in York</p>]]\nProse is here.", "Prose is here."),
     ("Write [mailto:a@b.c to him] today, please.", "Write to him today, please."),
     ("A [[foo|[bracketed] label]] is kept whole.", "A [bracketed] label is kept whole."),
     ("He said [sic] that it [was] so.", "He said [sic] that it [was] so."),
@@ -59,6 +61,7 @@ CONSTRUCTS = [
         "Let λ + Λ be ς σ Σ or φ.",
     ),
     ("Let <math>\\final + x</math> and <math>\\kai</math> be gone here.", "Let and be gone here."),
+    ('We have\n<math display="block">X_k = [0,1]</math>\nfor all of them.', "We have X_k = [0,1] for all of them."),
     ("As <math>\\frac{a}{b} \\begin{x} y \\end{x}</math> shows it clearly.", "As shows it clearly."),
     ("The <code>printf</code> function prints.", "The printf function prints."),
     ("<syntaxhighlight lang=c>int main();</syntaxhighlight>Prose is here, after it.", "Prose is here, after it."),
@@ -144,6 +147,24 @@ CONSTRUCTS = [
     ),
     ("* Ein Satz mit dem Haus und einem großen Garten.", "Ein Satz mit dem Haus und einem großen Garten."),
     ("* 这是一个完整的句子，应当保留下来。\n* 苹果", "这是一个完整的句子，应当保留下来。"),
+    (
+        "* [[Achilles]] appears in Rick Riordan's ''[[The Last Olympian]]'' (2009). He warns the others of it.\n"
+        "* In 1992, Agassi was named the BBC Overseas Sports Personality of the Year.\n"
+        '* [[Knuth]]: "We want good algorithms in some sense. One criterion is the time" (1973)\n'
+        "* Corinth: a temple was built in the 6th century. There was a double row of columns",
+        "Achilles appears in Rick Riordan's The Last Olympian (2009). He warns the others of it.\n"
+        "In 1992, Agassi was named the BBC Overseas Sports Personality of the Year.\n"
+        'Knuth: "We want good algorithms in some sense. One criterion is the time" (1973)\n'
+        "Corinth: a temple was built in the 6th century. There was a double row of columns",
+    ),
+    (
+        "* Bolotin, David (1998). An approach to the physics of Aristotle: with attention to the role of his writing.\n"
+        "* Black, Jeremy. ''War for America: The Fight for Independence''. 2001. Analysis of a noted historian.\n"
+        "* Ward, C. ''The War of the Revolution in the South'', 1952, on the Battles.\n"
+        "* George, H. ''The great generals and their exploits''. ISBN 0-306-81329-7. The study of all key generals.\n"
+        "* Oxford Companion to ''the military history of the state''. Oxford University Press, 1999.",
+        "",
+    ),
     # language variants
     ("他用-{zh-hans:软件;zh-hant:軟體;}-工作了很长的时间，一直到晚上。", "他用软件工作了很长的时间，一直到晚上。"),
     (
