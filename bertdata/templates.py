@@ -1,20 +1,18 @@
-"""Templates that carry words of the sentence they stand in: what each leaves behind.
+"""Templates that carry words of the sentence they stand in: which leaves what behind.
 
-A template that is not in the table `_TEMPLATES`, at the end, leaves nothing. Most of its names are those of the English
-Wikipedia.
+A template that is not in the table `_TEMPLATES`, at the end, leaves nothing. Its names are those of the English
+Wikipedia, and of some other large ones.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
+from bertdata import template_rules as rules
 from bertdata.links import hide_bars, label_links
+from bertdata.template_rules import Arguments, Rule
 
 __all__ = ["expand_template"]
-
-Arguments = dict[str, str]  # "1", "2", ... and names
-Rule = str | Callable[[Arguments], str]
 
 
 def expand_template(content: str) -> str:
@@ -31,18 +29,12 @@ def expand_template(content: str) -> str:
 
 
 def _expand(content: str) -> str:
-    name, _, rest = content.partition("|")
-    name = name.strip().replace("_", " ").lower()
-    rule = _TEMPLATES.get(name)
+    raw_name, _, rest = content.partition("|")
+    raw_name = raw_name.strip()
+    name = raw_name.replace("_", " ").lower()
+    rule = _TEMPLATES.get(name) or _find_rule(raw_name, name)
     if rule is None:
-        if name.startswith("lang-"):
-            rule = _first
-        elif name.startswith(("script/", "font/")):
-            rule = _last
-        elif name.startswith("formatnum:"):
-            return content.partition("|")[0].partition(":")[2].strip()
-        else:
-            return ""
+        return _call_function(name, raw_name, rest) if ":" in name else ""
     if isinstance(rule, str):
         return rule
     if "[[" in rest:
@@ -61,186 +53,133 @@ def _expand(content: str) -> str:
     return rule(arguments)
 
 
-def _positional(arguments: Arguments) -> list[str]:
-    values: list[str] = []
-    while (value := arguments.get(str(len(values) + 1))) is not None:
-        values.append(value)
-    return values
+_RULES_BY_PREFIX: dict[str, Rule] = {
+    "lang-": rules.first,
+    "link-": rules.third_or_first,  # Chinese
+    "zitat-": rules.quotation,  # German
+    "script/": rules.last,
+    "font/": rules.last,
+}
+_PREFIXES = tuple(_RULES_BY_PREFIX)
+_GERMAN_LANGUAGE = re.compile("[a-z]{2,3}[SF]")  # {{enS|...}}
 
 
-def _first(arguments: Arguments) -> str:
-    return arguments.get("1", "")
+def _find_rule(raw_name: str, name: str) -> Rule | None:
+    if name.startswith(_PREFIXES):
+        return next(rule for prefix, rule in _RULES_BY_PREFIX.items() if name.startswith(prefix))
+    return rules.first if len(name) <= 4 and _GERMAN_LANGUAGE.fullmatch(raw_name) else None
 
 
-def _second(arguments: Arguments) -> str:
-    return arguments.get("2") or arguments.get("text", "")
+def _call_function(name: str, raw_name: str, rest: str) -> str:
+    """Calls a parser function that carries words: {{formatnum:3003}}."""
+    function, _, _ = name.partition(":")
+    argument = raw_name.partition(":")[2].strip()
+    if function == "plural":
+        return rules.plural(argument, rest.split("|"))
+    return argument if function in ("formatnum", "lc", "uc", "lcfirst", "ucfirst", "nowrap") else ""
 
 
-def _third(arguments: Arguments) -> str:
-    return arguments.get("3") or arguments.get("2", "")
-
-
-def _last(arguments: Arguments) -> str:
-    return (_positional(arguments) or [""])[-1]
-
-
-def _joined(arguments: Arguments) -> str:
-    return "".join(_positional(arguments))
-
-
-def _spaced(arguments: Arguments) -> str:
-    return " ".join(filter(None, _positional(arguments)))
-
-
-def _first_given(arguments: Arguments) -> str:
-    return next(filter(None, _positional(arguments)), "")
-
-
-def _quotation(arguments: Arguments) -> str:
-    quoted = arguments.get("text") or arguments.get("quote") or arguments.get("content") or arguments.get("1", "")
-    return f"\n\n{quoted}\n\n"
-
-
-def _fraction(arguments: Arguments) -> str:
-    values = _positional(arguments)
-    if len(values) < 2:
-        return f"1/{_first(arguments)}"
-    return " ".join([*values[:-2], "/".join(values[-2:])])
-
-
-def _value(arguments: Arguments) -> str:
-    number = _first(arguments) + (f"×10^{arguments['e']}" if "e" in arguments else "")
-    unit = arguments.get("u") or arguments.get("ul") or ""
-    return f"{number} {unit}".strip()
-
-
-def _ship(arguments: Arguments) -> str:
-    """{{ship|prefix|name|number}}."""
-    values = _positional(arguments)
-    return " ".join(filter(None, values[:2])) + (f" ({values[2]})" if len(values) > 2 and values[2] else "")
-
-
-def _ship_of(prefix: str) -> Callable[[Arguments], str]:
-    return lambda arguments: _ship({"1": prefix, **{str(i + 2): v for i, v in enumerate(_positional(arguments))}})
-
-
-def _money_in(sign: str) -> Callable[[Arguments], str]:
-    return lambda arguments: sign + _first(arguments)
-
-
-def _circa(arguments: Arguments) -> str:
-    return f"c. {_first(arguments)}".strip()
-
-
-_MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
-
-_MONTH_NUMBER = re.compile(r"0?[1-9]|1[0-2]")
-
-
-def _as_of(arguments: Arguments) -> str:
-    values = _positional(arguments)
-    month = values[1] if len(values) > 1 else ""
-    if _MONTH_NUMBER.fullmatch(month):
-        month = _MONTHS[int(month) - 1]
-    day = values[2] if len(values) > 2 else ""
-    opening = arguments.get("alt") or " ".join(filter(None, ["As of", day, month, *values[:1]]))
-    return opening[:1].lower() + opening[1:] if arguments.get("lc", "")[:1] == "y" else opening
-
-
-_NUMBER = re.compile(r"[-−–+]?[\d.,/+ ⁄]+(?:e[-−]?\d+)?")
-_RANGES = {"-": "–", "–": "–", "to": " to ", "to(-)": " to ", "and": " and ", "and(-)": " and ", "or": " or "}
-_RANGES |= {"by": " by ", "x": " × ", "×": " × ", "xx": " × ", "*": " × ", "+/-": " ± ", "±": " ± "}
-_RANGES |= {"to about": " to about "}
-_UNITS = {"sqmi": "sq mi", "sqkm": "km²", "km2": "km²", "m2": "m²", "cm2": "cm²", "mi2": "sq mi", "sqm": "m²"}
-_UNITS |= {"sqft": "sq ft", "ft2": "sq ft", "cuft": "cu ft", "m3": "m³", "km3": "km³", "cm3": "cm³"}
-_UNITS |= {"c": "°C", "f": "°F"}
-_UNITS |= {"kph": "km/h", "impgal": "gallons", "usgal": "gallons", "foot": "feet", "acre": "acres", "deg": "°"}
-
-
-def _convert(arguments: Arguments) -> str:
-    """{{convert|5|-|7|km|mi}} becomes "5–7 km": the quantity as the writer gave it, without the conversion."""
-    words, number = "", ""
-    for value in _positional(arguments):
-        if _NUMBER.fullmatch(value) and not number:
-            number = value
-        elif value in _RANGES and number:
-            words += number + _RANGES[value]
-            number = ""
-        elif number:
-            words += f"{number} {_unit(value)} "
-            number = ""
-        else:
-            break
-    return words.rstrip()  # a number without a unit behind it is the precision
-
-
-def _unit(code: str) -> str:
-    scale = _SCALE.match(code)
-    if scale:
-        code = code[scale.end() :]
-    unit = _UNITS.get(code.lower(), code)
-    return f"{_SCALES[scale[1]]} {unit}" if scale else unit
-
-
-_SCALE = re.compile(r"e([369])(?=\D)")
-_SCALES = {"3": "thousand", "6": "million", "9": "billion"}
-
-
-def _table(rules: dict[str, Rule]) -> dict[str, Rule]:
-    return {name: rule for names, rule in rules.items() for name in names.split(", ")}
+def _table(rules_by_names: dict[str, Rule]) -> dict[str, Rule]:
+    pairs = [(name, rule) for names, rule in rules_by_names.items() for name in names.split(", ")]
+    assert len(dict(pairs)) == len(pairs), "a template has two rules"
+    return dict(pairs)
 
 
 # What a template leaves behind, by its names in lower case.
 _TEMPLATES: dict[str, Rule] = _table(
     {
-        "lang, langx, rtl-lang, native name, script, sort": _second,
-        "color, colour, font color, fontcolor, audio, rquote": _second,
-        "resize, font, background color, bg, transl, transliteration, tlit, translit, text color": _last,
-        "nowrap, nobr, nobreak, no wrap, small, smaller, big": _first,
-        "larger, large, abbr, abbrlink, tooltip, hover, hint": _first,
-        "code, tt, mono, em, strong, smallcaps, sc": _first,
-        "small caps, aut, visible anchor, vanchor, term, defn, sup, sub": _first,
-        "ill, illm, interlanguage link, interlanguage link multi, link-interwiki": _first,
-        "w, math, mvar, var, angbr": _first,
-        "iast, unicode, polytonic, vr, angle bracket, hebrew, ce": _first,
-        "chem2, pie, cuneiform, flag, flagcountry, flagu, sic, avoid wrap": _first,
-        "by, nfly, mlby, nhly, nbay, keypress": _first,
-        "crossreference, midsize, u, underline, strikethrough, nihongo2": _first,
-        "wikt-lang, quote inline, bold, italic, italics": _last,
-        "not a typo, typo, notatypo, proper name, as written": _last,
-        "linktext, chem, gaps, okina text, uc, lc, lcfirst, ucfirst": _joined,
-        "bibleverse, bibleref, bibleref2, bibleverse-nb, sortname": _spaced,
-        "date, date-, unité, nombre, unidad, fmtn": _spaced,
-        "nihongo, nihongo krt, korean name": _first_given,
-        "nihongo3": _third,
-        "quote, quotation, blockquote, bq, cquote": _quotation,
-        "quote frame, poemquote, poem quote, quoteblock, zitat, citation bloc": _quotation,
-        "frac, fraction, sfrac": _fraction,
-        "convert, cvt": _convert,
-        "val": _value,
-        "as of": _as_of,
-        "circa, c., ca., c, ca": _circa,
-        "ship": _ship,
-        "uss": _ship_of("USS"),
-        "hms": _ship_of("HMS"),
-        "hmas": _ship_of("HMAS"),
-        "hmcs": _ship_of("HMCS"),
-        "ss": _ship_of("SS"),
-        "rms": _ship_of("RMS"),
-        "sms": _ship_of("SMS"),
-        "us$, usd": _money_in("US$"),
-        "gbp, £": _money_in("£"),
-        "euro, eur, €": _money_in("€"),
-        "inr, indian rupee": _money_in("₹"),
-        "e": lambda arguments: f"×10^{_first(arguments)}",
-        "mv": _ship_of("MV"),
+        "lang, langx, rtl-lang, native name, script, sort, langue, llang": rules.second,
+        "color, colour, font color, fontcolor, audio, rquote": rules.second,
+        "resize, font, background color, bg, transl, transliteration, tlit, translit, text color, tsl": rules.last,
+        # text in another size or type
+        "nowrap, nobr, nobreak, no wrap, small, smaller, big, nobold, noitalic, normal, center, nq": rules.first,
+        "larger, large, abbr, abbrlink, tooltip, hover, hint, gloss, block indent, nobr romains": rules.first,
+        "code, tt, mono, em, strong, smallcaps, sc, pc, versalita, maiuscoletto, romain, rom, rom-maj": rules.first,
+        "small caps, aut, au, visible anchor, vanchor, term, defn, sup, sub, exp, ind, terme": rules.first,
+        "w, math, mvar, var, angbr, avoid wrap, ce, terme défini, grossissement, comment, число": rules.first,
+        "iast, unicode, polytonic, polytonisch, vr, angle bracket, hebrew, ruby, юникод, format price": rules.first,
+        "chem2, pie, cuneiform, flag, flagcountry, flagu, sic, zahl, railgauge, track gauge, esd": rules.first,
+        "by, nfly, mlby, nhly, nbay, keypress, 한자, ルビ, 読み仮名, 読み仮名 ruby不使用, 僻字": rules.first,
+        "crossreference, midsize, u, underline, strikethrough, nihongo2, japonais, 補助漢字フォント": rules.first,
+        "abréviation, abréviation discrète, abrd, jis2004フォント, cp932フォント, 拡張漢字": rules.first,
+        "wikt-lang, quote inline, bold, italic, italics": rules.last,
+        "not a typo, typo, notatypo, proper name, as written": rules.last,
+        "linktext, chem, gaps, okina text, uc, lc, lcfirst, ucfirst, fchim, formule chimique": rules.joined,
+        "bibleverse, bibleref, bibleref2, bibleverse-nb, sortname": rules.spaced,
+        "date, date-, unité, nombre, unidad, fmtn, date de naissance, date de décès": rules.spaced,
+        "nihongo, nihongo krt, korean name": rules.first_given,
+        "nihongo3": rules.third,
+        "nuclide, nuclide2, simplenuclide, simplenuclide2": rules.hyphened,
+        # what a reader doubts is said all the same
+        "citation needed span, fact span, cnspan, clarify span, refnec, référence nécessaire": rules.first_or_text,
+        "référence souhaitée, refsou, passage évasif, pas clair, à sourcer, cita requerida": rules.first_or_text,
+        "citazione necessaria, carece de fontes2, 要出典範囲": rules.first_or_text,
+        # links to other languages
+        "ill, illm, interlanguage link, interlanguage link multi, link-interwiki, lien": rules.link_label,
+        "仮リンク, 임시 링크, liên kết ngôn ngữ": rules.link_label,
+        "нп, нп1, нп2, нп3, нп4, нп5, не переведено, не переведено 2, не переведено 3, iw": rules.second_or_first,
+        "не переведено 4, не переведено 5, не перекладено": rules.second_or_first,
+        "le": rules.third_or_first,
+        # quotations
+        "quote, quotation, blockquote, bq, cquote, quote frame, poemquote, poem quote, quoteblock": rules.quotation,
+        "zitat, citation bloc, citation longue, cita, citazione, citaat, цитата, 인용문": rules.quotation,
+        "citation, guil, citation étrangère": rules.quoted_between("« ", " »"),
+        '"': rules.quoted_between('"', '"'),
+        "incise": rules.quoted_between("– ", " –"),
+        # numbers
+        "frac, fraction, sfrac, bruch": rules.fraction,
+        "convert, cvt, đổi": rules.convert,
+        "val": rules.value,
+        "e": rules.power_of_ten,
+        "pop density": rules.density,
+        "höhe": rules.metres,
+        "10^": rules.prefixed("10^"),
+        "x10^": rules.prefixed("×10^"),
+        "sqrt, radic": rules.prefixed("√"),
+        "numéro": rules.prefixed("n° "),
+        "p.": rules.prefixed("p. "),
+        "séc": rules.prefixed("século "),
+        "us patent": rules.prefixed("U.S. Patent "),
+        "본명": rules.prefixed("본명: "),
+        "us$, usd": rules.money_in("US$"),
+        "gbp, £": rules.money_in("£"),
+        "euro, eur, €": rules.money_in("€"),
+        "inr, indian rupee": rules.money_in("₹"),
+        "inrconvert": rules.rupees,
+        "yen, jpy, ¥": rules.money_in("¥"),
+        "a$, au$, aud": rules.money_in("A$"),
+        "c$, ca$, cad": rules.money_in("C$"),
+        "nz$, nzd": rules.money_in("NZ$"),
+        "krw, ₩": rules.money_in("₩"),
+        "php, ₱": rules.money_in("₱"),
+        # dates
+        "as of": rules.as_of,
+        "circa, c., ca., c, ca": rules.circa,
+        "birth date, birth date and age, bda, birth-date, birth-date and age, death date, dts": rules.date,
+        "death date and age, death-date, start date, start-date, end date, end-date": rules.date,
+        "oldstyledate, old style date": rules.old_style_date,
+        "s, s-, ss-": rules.century("siècle"),
+        "-s, -s-, sav, sav-": rules.century("siècle av. J.-C."),
+        "s2, s2-": rules.two_centuries,
+        "siglo": rules.spanish_century,
+        # names
+        "ship, warship": rules.ship,
+        **{
+            prefix.lower(): rules.ship_of(prefix)
+            for prefix in ("USS", "HMS", "HMAS", "HMCS", "HMNZS", "INS", "SS", "RMS", "SMS", "MS", "MV", "USCGC")
+        },
+        "sclass, sclass-, sclass2, sclass2-": rules.ship_class,
+        "harvtxt, harvnb, harvcoltxt": rules.author_and_year,
+        "ipa": rules.phoneme,
+        "ipaslink": rules.quoted_between("/", "/"),
+        "ipablink": rules.quoted_between("&#91;", "&#93;"),
+        "ipalink, ipa link": rules.first,
+        "music": rules.accidental,
+        # characters
         "ndash, en dash, –": "–",
         "mdash, mdashb, em dash, —": "—",
         "snd, snds, spnd, spaced ndash, spaced en dash, dash": " – ",
-        "nbsp, space, spaces, thinsp, thin space, ·, dot, bullet, •": " ",
+        "nbsp, space, spaces, thinsp, thin space, ·, dot, bullet, •, 0, br, break": " ",
         "'": "'",
         "' \"": "' \"",
         "\" '": "\" '",
@@ -251,5 +190,16 @@ _TEMPLATES: dict[str, Rule] = _table(
         "okina": "ʻ",
         "hamza": "ʼ",
         "pi": "π",
+        "pm": "±",
+        "times": "×",
+        "minus": "−",
+        **{name.lower(): name for name in ("1er", "Ier", "Ire", "1re", "2e", "er", "re", "M.", "Mme", "Mlle", "n°")},
+        "av jc, av. j.-c.": "av. J.-C.",
+        "apr jc, apr. j.-c.": "apr. J.-C.",
+        "c-à-d, càd": "c'est-à-dire",
+        "a. c.": "a. C.",
+        "d. c.": "d. C.",
+        "a.c.": "a.C.",
+        "d.c.": "d.C.",
     }
 )

@@ -150,8 +150,12 @@ def _keep_sentence(match: re.Match[str]) -> str:
 
 # Unescaped twice, as &amp;nbsp; is found in dumps.
 _ENTITY = re.compile(r"&(?:[a-zA-Z][a-zA-Z0-9]{1,30}|#\d{1,7}|#[xX][0-9a-fA-F]{1,6});")
+_ELLIPSIS = ". . ."
 _EMPTY_BRACKETS = re.compile(r"\([ ,;:]*\)")
 _BRACKET_START = re.compile(r"\([ ,;:]+")
+_WIDE_BRACKETS = re.compile(r"（[ ,;:，；：、]*）")
+_WIDE_BRACKET_START = re.compile(r"（[ ,;:，；：、]+")
+_WIDE_BRACKET_END = re.compile(r"[ ,;:，；：、]）")
 _DOUBLED_COMMA = (",,", ",;", ";,", ";;", ",)", ";)")
 _SPACE_BEFORE = (" ,", " ;", " )", " . ", " .\n", " : ", " :\n")
 _SOFT_BREAK = re.compile(r"\n(?<!\n\n)(?!\n)")
@@ -168,12 +172,17 @@ def _tidy(text: str) -> str:
     """Mends what the removals left: empty brackets, spaces before punctuation, blank lines, stumps of lines."""
     text = _EMPTY_BRACKETS.sub("", text)
     text = _BRACKET_START.sub("(", text)
-    text = collapse_spaces(text)
+    if "（" in text:
+        text = _WIDE_BRACKETS.sub("", text)
+        text = _WIDE_BRACKET_START.sub("（", text)
+        text = _WIDE_BRACKET_END.sub("）", text)
+    text = collapse_spaces(text).replace(_ELLIPSIS, "...")
     text = text.replace(" \n", "\n").replace("\n ", "\n")
     text = _SOFT_BREAK.sub(" ", text)
     for space_before in _SPACE_BEFORE:
         text = text.replace(space_before, space_before[1:])
     for doubled in _DOUBLED_COMMA:
         text = text.replace(doubled, doubled[1:])
+    text = text.replace(":,", ":")
     text = _BREAKS.sub("\n", text)
     return _STUMP.sub("", f"\n{text.strip()}\n").strip()

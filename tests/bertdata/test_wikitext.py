@@ -297,7 +297,22 @@ def test_clean_wikitext_raises_for_no_hostile_page(wikitext: str) -> None:
 NAMES = [
     *("lang", "bg", "nowrap", "w", "bold", "uc", "date", "nihongo", "nihongo3", "quote", "frac", "convert", "val"),
     *("as of", "circa", "ship", "HMS", "US$", "e", "snd", "nbsp", "=", "lang-de", "script/a", "font/", "formatnum:"),
-    *("FORMATNUM: 1E6", "infobox", "", "#if:", "!"),
+    *("FORMATNUM: 1E6", "infobox", "", "#if:", "!", "pop density", "birth date", "OldStyleDate", "s", "s2", "siglo"),
+    *(
+        "plural:5",
+        "plural:",
+        "harvtxt",
+        "IPA",
+        "music",
+        "INRConvert",
+        "lien",
+        "enS",
+        '"',
+        "sclass",
+        "tsl",
+        "le",
+        "Höhe",
+    ),
 ]
 ARGUMENTS = [
     *("", " ", "=", "1=", "e=", "u=", "lc=y", "text=", "{{=}}", "a {{=}} b", "[[a|b]]", "[[", "<b>", "a()\u0301", "{"),
