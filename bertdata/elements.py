@@ -10,6 +10,7 @@ from bertdata.nesting import resolve_nested
 __all__ = ["drop_elements", "drop_tags", "restore_brackets"]
 
 # "<" that opens no tag is put aside, so that the expressions below need not look at it.
+_OPENING = re.compile(r"<(?!/)([a-zA-Z]+|!--|)")
 _LONE_BRACKET = re.compile(r"<(?![a-zA-Z/!])")
 _LESS_THAN = "\ufdd0"
 _COMMENT = re.compile(r"<!--[^-<]*(?:(?:-(?!->)|<(?!!--))[^-<]*)*-->")
@@ -20,11 +21,16 @@ _MARKUP_CHARACTER = re.compile(r"[\[\]{}'<>|=*#:;_&\n]")
 _REFERENCE = re.compile(
     r"<ref\b[^<>]*(?:(?<=/)>|(?<!/)>[^<\n]*(?:(?:<(?!/?ref\b)|\n(?!\n))[^<\n]*)*</ref\s*>)", re.IGNORECASE
 )
-_MATH = re.compile(r"<(math|chem|ce)\b[^<>]*(?<!/)>([^<]*)</\1\s*>", re.IGNORECASE)
+_MATH_NAMES = ("math", "chem", "ce")
+_MATH = re.compile(rf"<({'|'.join(_MATH_NAMES)})\b[^<>]*(?<!/)>([^<]*)</\1\s*>", re.IGNORECASE)
 _CODE = re.compile(r"<code\b[^<>]*>([^<\n]{1,60})</code>", re.IGNORECASE)
+_DROPPED_NAMES = (
+    *("references", "gallery", "math", "chem", "ce", "score", "hiero", "timeline", "imagemap", "graph", "mapframe"),
+    *("maplink", "templatedata", "code", "syntaxhighlight", "source", "pre", "inputbox", "categorytree", "indicator"),
+    *("templatestyles", "includeonly", "table", "rt", "rp"),
+)
 _DROPPED = re.compile(
-    r"<(references|gallery|math|chem|ce|score|hiero|timeline|imagemap|graph|mapframe|maplink|templatedata|code"
-    r"|syntaxhighlight|source|pre|inputbox|categorytree|indicator|templatestyles|includeonly|table|rt|rp|ref)\b"
+    rf"<({'|'.join(_DROPPED_NAMES)}|ref)\b"
     r"[^<>]*(?:(?<=/)>|(?<!/)>[^<]*(?:<(?!/?\1\b)[^<]*)*</\1\s*>)",
     re.IGNORECASE,
 )
@@ -55,14 +61,30 @@ def drop_elements(text: str) -> str:
     Returns:
         Wikitext in which each "<" that opens no tag is put aside; `restore_brackets` brings it back.
     """
-    text = _LONE_BRACKET.sub(_LESS_THAN, text)
-    text = _OPEN_COMMENT.sub("", _COMMENT.sub("", text))
-    text = _NOWIKI.sub(_protect, text)
-    text = _REFERENCE.sub("", text)
-    text = _MATH.sub(_keep_plain_math, text)
-    text = _CODE.sub(r"\1", text)
-    text = resolve_nested(text, lambda level: _DROPPED.sub("", level))
-    return _OPEN_REFERENCE.sub("", text)
+    # A look at what there is: each substitution takes as long as this, and most pages need two or three of them.
+    names = {name.lower() for name in set(_OPENING.findall(text))}
+    if "" in names:
+        text = _LONE_BRACKET.sub(_LESS_THAN, text)
+    if "!--" in names:
+        text = _COMMENT.sub("", text)
+        if "<!--" in text:
+            text = _OPEN_COMMENT.sub("", text)
+    if "nowiki" in names:
+        text = _NOWIKI.sub(_protect, text)
+    if "ref" in names:
+        text = _REFERENCE.sub("", text)
+    if not names.isdisjoint(_MATH_NAMES):
+        text = _MATH.sub(_keep_plain_math, text)
+    if "code" in names:
+        text = _CODE.sub(r"\1", text)
+    has_references = "ref" in names and _OPEN_REFERENCE.search(text) is not None  # still: nested, or not closed
+    if has_references or not names.isdisjoint(_DROPPED_NAMES):
+        text = resolve_nested(text, _drop_innermost)
+    return _OPEN_REFERENCE.sub("", text) if has_references else text
+
+
+def _drop_innermost(text: str) -> str:
+    return _DROPPED.sub("", text)
 
 
 def drop_tags(text: str) -> str:

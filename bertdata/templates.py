@@ -7,6 +7,7 @@ Wikipedia, and of some other large ones.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from bertdata import template_rules as rules
 from bertdata.links import hide_bars, label_links
@@ -30,11 +31,9 @@ def expand_template(content: str) -> str:
 
 def _expand(content: str) -> str:
     raw_name, _, rest = content.partition("|")
-    raw_name = raw_name.strip()
-    name = raw_name.replace("_", " ").lower()
-    rule = _TEMPLATES.get(name) or _find_rule(raw_name, name)
+    rule = _find_rule(raw_name)
     if rule is None:
-        return _call_function(name, raw_name, rest) if ":" in name else ""
+        return _call_function(raw_name, rest) if ":" in raw_name else ""
     if isinstance(rule, str):
         return rule
     if "[[" in rest:
@@ -64,16 +63,21 @@ _PREFIXES = tuple(_RULES_BY_PREFIX)
 _GERMAN_LANGUAGE = re.compile("[a-z]{2,3}[SF]")  # {{enS|...}}
 
 
-def _find_rule(raw_name: str, name: str) -> Rule | None:
+@lru_cache(maxsize=4096)
+def _find_rule(raw_name: str) -> Rule | None:
+    raw_name = raw_name.strip()
+    name = raw_name.replace("_", " ").lower()
+    if name in _TEMPLATES:
+        return _TEMPLATES[name]
     if name.startswith(_PREFIXES):
         return next(rule for prefix, rule in _RULES_BY_PREFIX.items() if name.startswith(prefix))
     return rules.first if len(name) <= 4 and _GERMAN_LANGUAGE.fullmatch(raw_name) else None
 
 
-def _call_function(name: str, raw_name: str, rest: str) -> str:
+def _call_function(raw_name: str, rest: str) -> str:
     """Calls a parser function that carries words: {{formatnum:3003}}."""
-    function, _, _ = name.partition(":")
-    argument = raw_name.partition(":")[2].strip()
+    name, _, argument = raw_name.partition(":")
+    function, argument = name.strip().lower(), argument.strip()
     if function == "plural":
         return rules.plural(argument, rest.split("|"))
     return argument if function in ("formatnum", "lc", "uc", "lcfirst", "ucfirst", "nowrap") else ""

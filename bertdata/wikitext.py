@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from html import unescape
+from operator import ne
 from unicodedata import normalize
 
-from bertdata.characters import clean_characters, collapse_spaces
+from bertdata.characters import clean_characters
 from bertdata.elements import drop_elements, drop_tags, restore_brackets
 from bertdata.links import resolve_links, restore_bars
 from bertdata.nesting import resolve_nested
@@ -69,22 +71,25 @@ _VARIANT = re.compile(r"-\{([^{}\n]*)\}-")
 def _resolve_templates(text: str) -> str:
     if "-{" in text:
         text = _VARIANT.sub(_choose_variant, text)
-    text = resolve_nested(text, _resolve_innermost)
-    if "{{" in text:
+    # A substitution that finds nothing takes longer than a look: what is not there in the beginning never comes.
+    has_parameters, has_tables = "{{{" in text, "{|" in text
+
+    def resolve_innermost(text: str) -> str:
+        if has_parameters:
+            text = _PARAMETER.sub("", text)
+        text = _TEMPLATE.sub(_expand_match, text)
+        return _TABLE.sub("\n", text) if has_tables else text
+
+    if has_tables or "{{" in text:
+        text = resolve_nested(text, resolve_innermost)
         text = _OPEN_TEMPLATE.sub("", text)
-    if "{|" in text:
-        text = _OPEN_TABLE.sub("\n", text)
+        if has_tables:
+            text = _OPEN_TABLE.sub("\n", text)
     return restore_bars(text).replace("}}", "")
 
 
-def _resolve_innermost(text: str) -> str:
-    if "{{" in text:
-        if "{{{" in text:
-            text = _PARAMETER.sub("", text)
-        text = _TEMPLATE.sub(lambda match: expand_template(match[1]), text)
-    if "{|" in text:
-        text = _TABLE.sub("\n", text)
-    return text
+def _expand_match(match: re.Match[str]) -> str:
+    return expand_template(match[1])
 
 
 def _choose_variant(match: re.Match[str]) -> str:
@@ -105,14 +110,17 @@ _HEADING = re.compile(r"\n=[^\n]*=[ \t]*(?=\n)|\n----+")
 _TABLE_ROW = re.compile(r"\n[ \t]*[|!][^\n]*")
 _LIST_ITEM = re.compile(r"\n[*#:;]+[ \t]*([^\n]*)")
 _SENTENCE_ENDS = tuple(".!?…。！？।؟።")
+_NO_SENTENCE_STARTS = ("–", "—", "-", ",", ";", ":")
 _CLOSING_MARKS = "\"'”’»)]"
-_INNER_SENTENCE_END = re.compile(r"[^\W\d_]{3}[\"')”]?[.!?] ['\"“(]?[^\W\d_a-z]")
+_INNER_SENTENCE_END = re.compile(r"\. (?<!\b\w\. )['\"“(]?[^\W\d_a-z]")  # not after an initial
 # What entries of a bibliography have and sentences hardly ever: a book's number, pages, a publisher, authors and year
 # before a title ("Cohen, J. (1988). Statistical"). Where more than half of the words are capitalized, less will do: a
 # year after a comma or in brackets, a family name in front, a title in quotes, pages at the end.
-_CITATION = re.compile(
-    r"\b(?:ISBN|ISSN|OCLC)\b|\bpp\. ?\d|University Press(?:[.)]|,? \(?\d)"
-    r"|^(?:(?:[^\W\d_a-z][^\s()]*|&|and|et|al\.,?|eds?\.,?|de|der|van|von) +)+\(\d{4}[a-z]?\)[.,:] [\"“'A-Z]"
+_BOOK_NUMBERS = ("ISBN", "ISSN", "OCLC")
+_PAGES = re.compile(r"pp\. ?\d")
+_PUBLISHER = re.compile(r"University Press(?:[.)]|,? \(?\d)")
+_AUTHORS_AND_YEAR = re.compile(
+    r"(?:(?:[^\W\d_a-z][^\s()]*|&|and|et|al\.,?|eds?\.,?|de|der|van|von) +)+\(\d{4}[a-z]?\)[.,:] [\"“'A-Z]"
 )
 _CITATION_IN_CAPITALS = re.compile(
     r"[^\d,], \d{4}\b|[.:;] \d{4}[.,;)]|\(\d{4}[a-z]?\)[.:;]|^\W*[^\W\d]+, [A-Z]"
@@ -130,34 +138,45 @@ def _resolve_quotes(text: str) -> str:
 
 def _keep_sentence(match: re.Match[str]) -> str:
     item = match[1].rstrip()
-    if item.startswith(("–", "—", "-", ",", ";", ":")):
-        return "\n"
     ended = item.rstrip(_CLOSING_MARKS).endswith(_SENTENCE_ENDS)
-    if not ended and not _INNER_SENTENCE_END.search(item):
+    if not ended and not (". " in item and _INNER_SENTENCE_END.search(item)):
         return "\n"
     words = _WORD.findall(item)
     if len(words) < 5 and (len(item) < 10 or item.isascii() or "。" not in item):
         return "\n"
-    in_capitals = sum(word != word.lower() for word in words) / (len(words) or 1)
-    if in_capitals > (0.67 if ended else 0.33) or _CITATION.search(item):
+    in_capitals = sum(map(ne, words, map(str.lower, words))) / (len(words) or 1)
+    if in_capitals > (0.67 if ended else 0.33) or item.startswith(_NO_SENTENCE_STARTS) or _is_citation(item):
         return "\n"
     if in_capitals > 0.5 and _CITATION_IN_CAPITALS.search(item):
         return "\n"
     return f"\n\n{item}\n\n"
 
 
+def _is_citation(item: str) -> bool:
+    return (
+        any(number in item for number in _BOOK_NUMBERS)
+        or _PAGES.search(item) is not None
+        or _PUBLISHER.search(item) is not None
+        or _AUTHORS_AND_YEAR.match(item) is not None
+    )
+
+
 # ---- what is left ----------------------------------------------------------------------------------------------------
 
 # Unescaped twice, as &amp;nbsp; is found in dumps.
 _ENTITY = re.compile(r"&(?:[a-zA-Z][a-zA-Z0-9]{1,30}|#\d{1,7}|#[xX][0-9a-fA-F]{1,6});")
+_SPACES = re.compile("  +")
 _ELLIPSIS = ". . ."
 _EMPTY_BRACKETS = re.compile(r"\([ ,;:]*\)")
 _BRACKET_START = re.compile(r"\([ ,;:]+")
 _WIDE_BRACKETS = re.compile(r"（[ ,;:，；：、]*）")
 _WIDE_BRACKET_START = re.compile(r"（[ ,;:，；：、]+")
 _WIDE_BRACKET_END = re.compile(r"[ ,;:，；：、]）")
-_DOUBLED_COMMA = (",,", ",;", ";,", ";;", ",)", ";)")
-_SPACE_BEFORE = (" ,", " ;", " )", " . ", " .\n", " : ", " :\n")
+_DOUBLED_COMMA = re.compile(r",(?=[,;)])")
+_DOUBLED_SEMICOLON = re.compile(r";(?=[,;)])")
+_SPACE_BEFORE: tuple[str, ...] = (" ,", " ;", " )")
+_SPACE_BEFORE_POINT = (" . ", " .\n")
+_SPACE_BEFORE_COLON = (" : ", " :\n")
 _SOFT_BREAK = re.compile(r"\n(?<!\n\n)(?!\n)")
 _BREAKS = re.compile(r"\n\n+")
 # Short lines that are no sentence, mostly headings made of bold type; and lines without a letter.
@@ -165,7 +184,10 @@ _STUMP = re.compile(r"\n(?:[^\n]{1,24}(?<![.:!?…。！？।؟።\"'”’»)]
 
 
 def _unescape(text: str) -> str:
-    return _ENTITY.sub(lambda match: unescape(match[0]), text)
+    return _ENTITY.sub(lambda match: _unescape_one(match[0]), text)
+
+
+_unescape_one = lru_cache(maxsize=1024)(unescape)
 
 
 def _tidy(text: str) -> str:
@@ -176,13 +198,19 @@ def _tidy(text: str) -> str:
         text = _WIDE_BRACKETS.sub("", text)
         text = _WIDE_BRACKET_START.sub("（", text)
         text = _WIDE_BRACKET_END.sub("）", text)
-    text = collapse_spaces(text).replace(_ELLIPSIS, "...")
+    text = _SPACES.sub(" ", text)
     text = text.replace(" \n", "\n").replace("\n ", "\n")
     text = _SOFT_BREAK.sub(" ", text)
-    for space_before in _SPACE_BEFORE:
+    spaces_before = _SPACE_BEFORE
+    if " ." in text:
+        text = text.replace(_ELLIPSIS, "...")
+        spaces_before += _SPACE_BEFORE_POINT
+    if " :" in text:
+        spaces_before += _SPACE_BEFORE_COLON
+    for space_before in spaces_before:
         text = text.replace(space_before, space_before[1:])
-    for doubled in _DOUBLED_COMMA:
-        text = text.replace(doubled, doubled[1:])
+    text = _DOUBLED_COMMA.sub("", text)
+    text = _DOUBLED_SEMICOLON.sub("", text)
     text = text.replace(":,", ":")
     text = _BREAKS.sub("\n", text)
     return _STUMP.sub("", f"\n{text.strip()}\n").strip()
