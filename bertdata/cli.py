@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bertdata.download import DEFAULT_MIRROR, LATEST
-from bertdata.errors import BertDataError, ConfigError
+from bertdata.errors import BertDataError, ConfigError, OutputError
 from bertdata.options import (
     BEAM_OPTIONS,
     CorpusCommand,
@@ -128,11 +128,14 @@ def vocab(inputs: tuple[str, ...], out: Path, **values: Any) -> None:
     options = make_tokenizer_options(values, path=None)
     counts = WordCounts(sample_bytes=options.sample_bytes)
     splits = plan_splits(inputs, options=read)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"--out {out} cannot be written to: {error.strerror}") from error
     with click.progressbar(splits, label="reading words", file=sys.stderr) as bar:
         for split in bar:
             counts.merge(count_split(split, options=read, sample_bytes=options.sample_bytes))
     tokenizer = train_wordpiece([counts], options=options)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_tokenizer(tokenizer, out)
     click.echo(f"{tokenizer.get_vocab_size():,} entries in {out}")
 

@@ -18,6 +18,7 @@ __all__ = ["FORMATS", "BuildOptions", "MaskOptions", "PairOptions", "ReadOptions
 NextSentence = Literal["balanced", "google", "sop", "none"]
 DocumentPer = Literal["blank-line", "file", "line"]
 FORMATS = ("auto", "mediawiki", "jsonl", "parquet", "wikiextractor", "text")
+_LANGUAGE = re.compile(r"[a-zA-Z]{2,3}([-_][a-zA-Z0-9]+)*")
 _HOOK = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 MIB = 1 << 20
@@ -75,6 +76,11 @@ class ReadOptions:
             f"--filter is {self.filter!r}; it must be MODULE:FUNCTION",
         )
         _check_choice("--document-per", self.document_per, get_args(DocumentPer))
+        _check(
+            self.language == "auto" or _LANGUAGE.fullmatch(self.language) is not None,
+            f"--language is {self.language!r}; it must be a language code such as en or zh-hant, or auto",
+        )
+        _check(self.text_field != "", "--text-field is empty; it must be the name of a field")
         _check_at_least("--min-document-chars", self.min_document_chars, 1)
         _check_at_least("--max-document-bytes", self.max_document_bytes, 1)
         _check_at_least("--max-rejects", self.max_rejects, 0)

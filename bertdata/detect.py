@@ -29,7 +29,9 @@ _NOT_READ = {
 }
 
 _MAGIC = {".bz2": b"BZh", ".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
-_EXTRACT = re.compile(rb'<doc id="[^"]*" (?:revid="[^"]*" )?url="')
+_EXTRACT = re.compile(rb'^<doc id="[^"\n]*" (?:revid="[^"\n]*" )?url="', re.MULTILINE)
+_TAR, _TAR_PLACE = b"ustar", 257
+_LINES_LOOKED_AT = 20
 
 
 def read_head(path: str, *, compression: str, size: int) -> bytes:
@@ -86,11 +88,11 @@ def detect_format(path: str, head: bytes) -> str:
     for magic, what in _NOT_READ.items():
         if head.startswith(magic):
             raise InputError(f"{path} is {what}")
+    if head[_TAR_PLACE:].startswith(_TAR):
+        raise InputError(f"{path} is a tar archive; unpack it first")
     if head.startswith(MAGIC):
         return "parquet"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if _EXTRACT.match(start):
-        return "wikiextractor"
     if start.startswith((b"<mediawiki", b"<page>")):
         return "mediawiki"
     if start.startswith((b"<?xml", b"<!--", b"<!DOCTYPE")) and b"<mediawiki" in start:
@@ -102,14 +104,25 @@ def detect_format(path: str, head: bytes) -> str:
             f"{path} looks like a MediaWiki dump whose beginning is damaged; fetch it again, or read its pages with "
             "--format mediawiki"
         )
-    if start.startswith(b"{"):
-        first_line, newline, _ = start.partition(b"\n")
-        cut_off = not newline and len(head) == _HEAD_BYTES
-        if cut_off or _is_json_object(first_line) or re.search(r"\.(jsonl|ndjson)\b", Path(path).name):
-            return "jsonl"
-    if re.search(r"\.json\b", Path(path).name) and start.startswith((b"{", b"[")):
+    if _EXTRACT.search(start):
+        return "wikiextractor"
+    if _has_json_lines(path, start, is_cut=len(head) == _HEAD_BYTES):
+        return "jsonl"
+    if re.search(r"\.json\b", Path(path).name, re.IGNORECASE) and start.startswith((b"{", b"[")):
         raise InputError(f"{path} does not have one JSON object per line; rewrite it so, or read it with --format text")
     return "text"
+
+
+def _has_json_lines(path: str, start: bytes, *, is_cut: bool) -> bool:
+    """Returns whether a file is JSONL by its name, or by most of its first lines; the last one may be cut."""
+    if re.search(r"\.(jsonl|ndjson)\b", Path(path).name, re.IGNORECASE):
+        return True
+    lines = [line for line in start.split(b"\n")[: _LINES_LOOKED_AT + 1] if line.strip()]
+    if len(lines) > 1:
+        del lines[_LINES_LOOKED_AT:]
+    elif is_cut:
+        return start.startswith(b"{")
+    return len(lines) > 0 and 2 * sum(map(_is_json_object, lines)) >= len(lines)
 
 
 def _is_json_object(line: bytes) -> bool:

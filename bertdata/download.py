@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 from bertdata.errors import DownloadError, OutputError
 from bertdata.progress import ByteProgress
-from bertdata.web import Http, NotFoundError
+from bertdata.web import Http, NotFoundError, check_address
 
 __all__ = ["DEFAULT_MIRROR", "LATEST", "DumpFile", "database_name", "fetch_file", "find_dump"]
 
@@ -92,8 +92,7 @@ def find_dump(wiki: str, *, date: str, mirror: str, http: Http) -> list[DumpFile
     """
     database = database_name(wiki)
     mirror = mirror.rstrip("/")
-    if not re.match(r"https?://[^/]", mirror):
-        raise DownloadError(f"--mirror is {mirror!r}; it must be an address that begins with https:// or http://")
+    check_address(mirror)
     if date != LATEST:
         if not re.fullmatch(r"\d{8}", date):
             raise DownloadError(f"--date is {date!r}; it must be eight digits such as 20261101, or {LATEST}")
@@ -116,7 +115,9 @@ def find_dump(wiki: str, *, date: str, mirror: str, http: Http) -> list[DumpFile
 def _files_of(database: str, date: str, *, mirror: str, http: Http) -> list[DumpFile]:
     """Returns the files of one dump; none where it is not complete."""
     folder = f"{mirror}/{database}/{date}"
+    # Only the jobs tell whether all parts are there.
     sums = _sums_of_jobs(f"{folder}/dumpstatus.json", http=http)
+    has_jobs = sums is not None
     if sums is None or not all(sha1 for sha1, _ in sums.values()):
         published = _published_sums(f"{folder}/{database}-{date}-sha1sums.txt", http=http)
         sums = {
@@ -126,7 +127,7 @@ def _files_of(database: str, date: str, *, mirror: str, http: Http) -> list[Dump
         }
     stem = re.escape(f"{database}-{date}-pages-articles-multistream")
     whole = [name for name in sums if re.fullmatch(rf"{stem}\.xml\.bz2", name)]
-    parts = [name for name in sums if re.fullmatch(rf"{stem}\d+\.xml-p\d+p\d+\.bz2", name)]
+    parts = [name for name in sums if has_jobs and re.fullmatch(rf"{stem}\d+\.xml-p\d+p\d+\.bz2", name)]
     names = whole or sorted(parts, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
     return [
         DumpFile(name=name, url=f"{folder}/{name}", sha1=sums[name][0], num_bytes=sums[name][1])

@@ -49,6 +49,8 @@ def read_header(path: str, head: bytes) -> Header:
         )
     root = _ROOT.search(before_pages)
     if not root:
+        if b"<page>" not in head:
+            raise InputError(f"{path} has neither <mediawiki> nor <page>: it is no MediaWiki dump, or damaged")
         return Header()
     siteinfo, end, rest = before_pages[root.end() :].partition(_SITEINFO_END)
     if _SITEINFO not in siteinfo:

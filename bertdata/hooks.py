@@ -7,7 +7,7 @@
         return document if document.text.count("|") < 10 else "tables"
 
 The module is found as by `python -m`: installed, or in the folder in which the command runs. Workers import it too, so
-on a cluster it has to be installed there.
+on a cluster it has to be installed there. What a function prints in a worker is not shown.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hashlib
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -82,17 +83,17 @@ def load_hook(name: str, *, option: str) -> Callable[..., Any]:
     if folder not in sys.path and "" not in sys.path:
         sys.path.insert(0, folder)
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{option} {name}: {error}; install it, or run the command in the folder that {module_name}.py lies in"
-        ) from error
-    except AttributeError as error:
-        raise ConfigError(f"{option} {name}: {module_name} has no {function_name}") from error
-    except Exception as error:
-        raise ConfigError(f"{option} {name}: {describe_failure(error, 'its import')}") from error
+        hint = f"write {name.replace('.py:', ':')}" if ".py:" in name else ""
+        hint = hint or f"install it, or run the command in the folder that {module_name}.py lies in"
+        raise ConfigError(f"{option} {name}: {error}; {hint}") from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{option} {name}: {describe_failure(error, 'its import', hook=name)}") from error
+    function = getattr(module, function_name, None)
     if not callable(function):
-        raise ConfigError(f"{option} {name} is no function but {type(function).__name__}")
+        found = f"is {type(function).__name__}" if hasattr(module, function_name) else "is not there"
+        raise ConfigError(f"{option} {name}: {function_name} {found}; it must be a function in {module_name}")
     return function  # type: ignore[no-any-return]
 
 
@@ -107,10 +108,19 @@ def hash_of_hook(name: str, *, option: str) -> str:
     return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else name
 
 
-def describe_failure(error: Exception, what: str) -> str:
-    """Returns what went wrong in the user's own code, and where in it."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    where = f" ({place.tb_frame.f_code.co_filename}, line {place.tb_lineno})" if place is not None else ""
+def describe_failure(error: BaseException, what: str, *, hook: str) -> str:
+    """Returns what went wrong in the user's own code, and at which line of it.
+
+    Args:
+        error: What was raised.
+        what: What was being done.
+        hook: MODULE:FUNCTION.
+    """
+    file = f"{hook.partition(':')[0].replace('.', '/')}.py"
+    if isinstance(error, SyntaxError):
+        places = [(error.filename or "", error.lineno)]
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [(frame.filename, frame.lineno) for frame in frames if frame.filename.endswith(file)]
+    where = f" ({places[-1][0]}, line {places[-1][1]})" if places else ""
     return f"{what} raised {type(error).__name__}: {error}{where}"

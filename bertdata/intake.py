@@ -116,28 +116,54 @@ class Intake:
         return False
 
     def _apply_filter(self, document: Document) -> Document | None:
-        name = f"--filter {self.options.filter}"
         assert self._filter is not None
+        assert self.options.filter is not None
+        name = f"--filter {self.options.filter}"
         try:
             result: Any = self._filter(document)
-        except Exception as error:
-            raise ConfigError(f"{name}: {describe_failure(error, f'document {document.id!r}')}") from error
+        except (Exception, SystemExit) as error:
+            what = f"document {document.id!r}"
+            raise ConfigError(f"{name}: {describe_failure(error, what, hook=self.options.filter)}") from error
         if isinstance(result, str) and _REASON.fullmatch(result):
             self.counts[f"filtered_{result}"] += 1
             return None
         if isinstance(result, Document):
-            if result is document:
-                return result
-            if result.sentences is None:
-                text, sentences = join_lines(result.text), None
-            else:
-                sentences = _clean_sentences(list(result.sentences))
-                text = "\n".join(sentences)
-            return Document(id=document.id, text=text, language=result.language, sentences=sentences)
+            return result if result is document else _cleaned(result, document, name)
         raise ConfigError(
             f"{name} returned {result!r:.80} for document {document.id!r}; it must return the document, a changed "
             'copy, or, to drop it, a reason of letters, digits, "_" and "-"'
         )
+
+
+def _cleaned(changed: Document, document: Document, name: str) -> Document:
+    """Returns what a filter has made of a document, in the form that documents have.
+
+    Raises:
+        ConfigError: Its fields are not what a document's are, or its text changed where its sentences count.
+    """
+    values = (changed.text, changed.language or "", *_as_strings(changed.sentences))
+    if not all(isinstance(value, str) and _is_encodable(value) for value in values):
+        raise ConfigError(
+            f"{name} returned {changed!r:.200}; text must be a string, language a string or None, sentences a tuple of "
+            "strings or None"
+        )
+    if changed.sentences is None:
+        text, sentences = join_lines(changed.text), None
+    else:
+        if changed.sentences == document.sentences and changed.text != document.text:
+            raise ConfigError(
+                f"{name} changed the text of document {document.id!r}, but not its sentences, which are what is used"
+            )
+        sentences = _clean_sentences(list(changed.sentences))
+        text = "\n".join(sentences)
+    return Document(id=document.id, text=text, language=changed.language, sentences=sentences)
+
+
+def _as_strings(sentences: Any) -> tuple[Any, ...]:
+    """Returns sentences one by one; what is no tuple or list of them comes as one thing that is no string."""
+    if sentences is None:
+        return ()
+    return tuple(sentences) if isinstance(sentences, (tuple, list)) else (None,)
 
 
 def _clean_sentences(sentences: list[str]) -> tuple[str, ...]:

@@ -64,8 +64,8 @@ def open_build(
         InputError: An input is missing or of a kind that is not read.
         OutputError: The folder holds another build, is in use, or cannot be written to.
     """
-    files = find_inputs(inputs)
-    splits = plan_splits(inputs, options=options.read, split_bytes=split_bytes)
+    files = find_inputs(inputs, out=out)
+    splits = plan_splits(files, options=options.read, split_bytes=split_bytes)
     if not splits:
         raise InputError("no document: all input files are empty; check --input")
     fingerprint = fingerprint_of(options, inputs=files)

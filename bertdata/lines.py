@@ -14,8 +14,19 @@ from bertdata.characters import clean_characters, collapse_spaces
 from bertdata.decompress import iter_chunks
 from bertdata.splits import Split
 
-__all__ = ["iter_lines", "iter_lines_from_before", "iter_paragraphs", "join_lines", "name_place", "read_whole"]
+__all__ = [
+    "is_blank",
+    "iter_lines",
+    "iter_lines_from_before",
+    "iter_paragraphs",
+    "join_lines",
+    "name_place",
+    "read_whole",
+]
 
+# A line that begins with another byte is not blank; the last four begin U+0085 and U+00A0, U+1680, U+2000 to U+205F and
+# U+3000.
+_FIRST_BYTES_OF_SPACES = frozenset(b" \t\r\v\f\x1c\x1d\x1e\x1f\xc2\xe1\xe2\xe3")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -56,7 +67,7 @@ def iter_paragraphs(split: Split, *, max_bytes: int) -> Iterator[tuple[str, byte
     where, num_bytes, inside = "", 0, False
     too_large = own = False
     for number, offset, line in iter_lines_from_before(split, max_bytes=max_bytes):
-        if line is not None and (not line or line.isspace()):
+        if line is not None and is_blank(line):
             if own and inside:
                 yield where, None if too_large else b"\n".join(lines)
             inside = own = too_large = False
@@ -74,6 +85,13 @@ def iter_paragraphs(split: Split, *, max_bytes: int) -> Iterator[tuple[str, byte
             lines.append(line or b"")
     if own and inside:
         yield where, None if too_large else b"\n".join(lines)
+
+
+def is_blank(line: bytes) -> bool:
+    """Returns whether there is nothing but white space in a line, of any kind (Chinese text has U+3000)."""
+    if not line or line.isspace():
+        return True
+    return line[0] in _FIRST_BYTES_OF_SPACES and line.decode("utf-8", "replace").isspace()
 
 
 def read_whole(split: Split, *, max_bytes: int) -> bytes | None:

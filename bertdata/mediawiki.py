@@ -164,16 +164,16 @@ def iter_articles(
             page = ElementTree.fromstring(data)
         except ElementTree.ParseError as error:
             raise InputError(f"{where} is not well-formed XML ({error}); {remedy}") from error
-        # Else a damaged tag would take its page away in silence. The end of the file is checked below.
-        if not window.starts_with(_AFTER_PAGE):
-            raise InputError(
-                f"{where} is followed by {bytes(window.data[:20])!r} instead of a <page>: the dump is damaged; {remedy}"
-            )
         counts["pages"] += 1
         kind, article = _classify(page, numbers)
         counts[kind] += 1
         if kind == "articles":
             yield article if complete else Article(article.title, None)
+        # Else a damaged tag would take its page away in silence. The end of the file is checked below.
+        if not window.starts_with(_AFTER_PAGE):
+            raise InputError(
+                f"{where} is followed by {bytes(window.data[:20])!r} instead of a <page>: the dump is damaged; {remedy}"
+            )
     # A split of a few bytes may begin inside the closing tag.
     whole_tag_read = split.start == 0 or window.offset + len(window.data) >= _TAIL_BYTES
     if ended and split.closing_tag and whole_tag_read and _ROOT_END not in window.data:

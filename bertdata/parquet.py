@@ -21,7 +21,7 @@ __all__ = ["MAGIC", "Row", "iter_rows", "row_group_starts"]
 
 MAGIC = b"PAR1"
 _BATCH_BYTES = 8 * MIB
-_MAX_BATCH_ROWS = 1024
+_MAX_BATCH_ROWS = 64  # few, since rows may be far longer than their share of the file: equal ones are stored once
 _LANGUAGE = "language"
 
 
@@ -116,12 +116,15 @@ def _check_columns(path: str, schema: pa.Schema, *, text_field: str) -> list[str
         raise ConfigError(
             f"{path} has no column {text_field!r}; it has {', '.join(schema.names)}. Name the one with --text-field"
         )
+    if schema.names.count(text_field) > 1:
+        raise ConfigError(f"{path} has several columns {text_field!r}; name another one with --text-field")
     kind = schema.field(text_field).type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         kind = kind.value_type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+    is_string = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    if not is_string and not pa.types.is_null(kind):
         raise ConfigError(
             f"{path}: column {text_field!r} holds {schema.field(text_field).type}; it must hold strings, or lists of "
             "strings. Name another one with --text-field"

@@ -17,7 +17,7 @@ from bertdata.documents import Document, Reject
 from bertdata.errors import ConfigError, InputError
 from bertdata.hooks import describe_failure, load_hook
 from bertdata.intake import Intake
-from bertdata.lines import iter_lines, iter_paragraphs, join_lines, read_whole
+from bertdata.lines import is_blank, iter_lines, iter_paragraphs, join_lines, read_whole
 from bertdata.links import MEDIA_NAMESPACES
 from bertdata.mediawiki import iter_articles
 from bertdata.parquet import iter_rows
@@ -68,7 +68,7 @@ def _iter_jsonl(split: Split, intake: Intake) -> Iterator[Document]:
         if line is None:
             intake.counts["records"] += 1
             intake.reject(where, "too_large", "")
-        elif line and not line.isspace():
+        elif not is_blank(line):
             intake.counts["records"] += 1
             yield from _read_json(where, line, intake)
 
@@ -116,17 +116,7 @@ def _iter_wikiextractor(split: Split, intake: Intake) -> Iterator[Document]:
 
 def _iter_custom(split: Split, intake: Intake) -> Iterator[Document]:
     """Reads with a function of the user's own."""
-    name = f"--format {split.format}"
-    records = iter(_call_reader(split, name))
-    number = 0
-    while True:
-        try:
-            record = next(records)
-        except StopIteration:
-            return
-        except Exception as error:
-            raise InputError(f"{name}: {describe_failure(error, split.path)}") from error
-        number += 1
+    for number, record in enumerate(_iter_custom_records(split), start=1):
         intake.counts["records"] += 1
         language = None
         value: Any = record
@@ -135,15 +125,18 @@ def _iter_custom(split: Split, intake: Intake) -> Iterator[Document]:
         yield from intake.accept_value(f"record {number:,}", value, language=language, record=repr(record)[:1000])
 
 
-def _call_reader(split: Split, name: str) -> Any:
+def _iter_custom_records(split: Split) -> Iterator[Any]:
+    name = f"--format {split.format}"
     reader = load_hook(split.format, option="--format")
     try:
         records = reader(split.path)
-    except Exception as error:
-        raise InputError(f"{name}: {describe_failure(error, split.path)}") from error
-    if isinstance(records, str) or not hasattr(records, "__iter__"):
-        raise ConfigError(f"{name} returned {records!r:.80}; it must return the records of a file, or yield them")
-    return records
+        if isinstance(records, (str, bytes, Mapping)) or not hasattr(records, "__iter__"):
+            raise ConfigError(f"{name} returned {records!r:.80}; it must return the records of a file, or yield them")
+        yield from records
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{name}: {describe_failure(error, split.path, hook=split.format)}") from error
 
 
 def _iter_text(split: Split, intake: Intake) -> Iterator[Document]:
@@ -154,7 +147,7 @@ def _iter_text(split: Split, intake: Intake) -> Iterator[Document]:
     else:
         records = iter_paragraphs(split, max_bytes=intake.max_record_bytes)
     for where, data in records:
-        if data is not None and (not data or data.isspace()) and intake.options.document_per == "line":
+        if data is not None and intake.options.document_per == "line" and is_blank(data):
             continue
         intake.counts["records"] += 1
         if data is None:

@@ -12,12 +12,15 @@ cut:
 
 from __future__ import annotations
 
+import errno
 import glob
 import logging
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from bertdata.config import MIB, ReadOptions
 from bertdata.decompress import detect_compression, find_bz2_stream
@@ -65,48 +68,88 @@ class Split:
         return f"{Path(self.path).name}[{self.start:,}-{self.stop:,}]"
 
 
-def find_inputs(paths: Sequence[str]) -> list[str]:
+def find_inputs(paths: Sequence[str], *, out: Path | None = None) -> list[str]:
     """Lists the files that are meant by `paths`.
 
     Args:
-        paths: Files, folders (searched to any depth; hidden files and folders are skipped) and glob patterns.
+        paths: Files, folders (searched to any depth, also through links; hidden files and folders are skipped) and glob
+            patterns.
+        out: Folder that the build writes to, which is skipped when it lies in one of them.
 
     Returns:
-        Absolute paths, sorted, each once.
+        Absolute paths, sorted; a file that has several names once.
 
     Raises:
-        InputError: A path names no file.
+        InputError: A path names no file, or one that may not be read; or it is the output folder.
     """
-    found: set[str] = set()
+    files: set[str] = set()
     for path in paths:
         if "://" in path:
             raise InputError(f"--input {path}: only local files are read; copy the data here first")
         names = [path] if os.path.lexists(path) else glob.glob(path, recursive=True)  # noqa: PTH207
-        files = [file for name in names for file in _files_in(Path(name).absolute())]
-        if not files:
-            raise InputError(f"--input {path}: no such file; give files, folders with files in them, or glob patterns")
-        found.update(map(os.path.normpath, files))
-    return sorted(found)
+        if out is not None and any(Path(name).resolve() == out.resolve() for name in names):
+            raise InputError(f"--input {path} is the output folder; give another --out")
+        found = [file for name in names for file in _files_in(os.path.abspath(name), out=out)]  # noqa: PTH100
+        if not found:
+            raise InputError(
+                f"--input {path}: no such file, or none that may be read; give files, folders with files in them, or "
+                "glob patterns"
+            )
+        files.update(map(os.path.normpath, found))
+    by_target = {os.path.realpath(file): file for file in sorted(files, key=lambda file: (-len(file), file))}
+    return sorted(by_target.values())
 
 
-def _is_output(folder: Path) -> bool:
+def _is_output(folder: str) -> bool:
     """Returns whether a folder holds a build, finished or not, which may lie within the folder of its input."""
-    return (folder / ".work").exists() or ((folder / "manifest.json").exists() and (folder / "index.arrow").exists())
+    has_work, has_manifest, has_index = (
+        os.path.exists(os.path.join(folder, name))  # noqa: PTH110, PTH118 - Path's raises where it may not look
+        for name in (".work", "manifest.json", "index.arrow")
+    )
+    return has_work or (has_manifest and has_index)
 
 
-def _files_in(path: Path) -> Iterator[str]:
-    if path.is_file():
-        yield str(path)
-    for folder, folders, names in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".") and not _is_output(Path(folder, name))]
-        yield from (str(file) for name in names if not name.startswith(".") and (file := Path(folder, name)).is_file())
+def _files_in(path: str, *, out: Path | None) -> Iterator[str]:
+    """Yields a file, or the files in a folder and below."""
+    if not Path(path).is_dir():
+        if Path(path).is_file():
+            yield path
+        return
+    skipped = {os.path.realpath(out)} if out is not None else set()
+    for folder, folders, names in os.walk(path, onerror=_refuse_folder, followlinks=True):
+        skipped.add(os.path.realpath(folder))  # seen, so that a link to a folder above it ends somewhere
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".")
+            and os.path.realpath(inner := os.path.join(folder, name)) not in skipped  # noqa: PTH118
+            and not _is_output(inner)
+        ]
+        for name in names:
+            file = Path(folder, name)
+            if name.startswith("."):
+                continue
+            try:
+                is_file = stat.S_ISREG(file.stat().st_mode)
+            except FileNotFoundError as error:
+                raise InputError(f"{file} is a link to nothing; remove it, or leave it out of the input") from error
+            except OSError as error:
+                if error.errno == errno.ELOOP:  # a link that leads back to itself, of which `**` makes long paths
+                    continue
+                _refuse_folder(error)
+            if is_file:
+                yield str(file)
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise InputError(f"{error.filename} cannot be read: {error.strerror}; leave it out of the input") from error
 
 
 def plan_splits(paths: Sequence[str], *, options: ReadOptions, split_bytes: int | None = None) -> list[Split]:
     """Cuts the input into splits of about equal size.
 
     Args:
-        paths: What `find_inputs` takes.
+        paths: Files, as `find_inputs` gives them, or what it takes.
         options: How files are read.
         split_bytes: Bytes of a split as stored; None for the larger of 32 MiB and a 2,000th of the input.
 

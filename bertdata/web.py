@@ -8,22 +8,35 @@ import logging
 import re
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from email.message import Message
 
 from bertdata.errors import ConfigError, DownloadError
 
-__all__ = ["Http", "NotFoundError"]
+__all__ = ["Http", "NotFoundError", "check_address"]
 
 _LOG = logging.getLogger(__name__)
 
 _PAGE = "https://pypi.org/project/bertdata"
 _READ_BYTES = 1 << 16
+_MAX_FAILURES_AT_FIRST = 2  # before the server has answered at all: its name may be wrong
 _MILESTONE_BYTES = 1 << 20  # new ones; a server that always breaks off at the same place fails
 _MAX_WAIT_SECONDS = 120.0
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/")
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+
+
+def check_address(url: str) -> None:
+    """Raises DownloadError for what is no address of a server."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_address = False
+    if not is_address or re.search(r"\s", url):
+        raise DownloadError(f"--mirror is {url!r}; it must be an address that begins with https:// or http://")
 
 
 class NotFoundError(DownloadError):
@@ -52,6 +65,7 @@ class Http:
             raise ConfigError(f"--contact is {contact!r}; it must be a mail address or the address of a page")
         version = importlib.metadata.version("bertdata")
         self._user_agent = f"bertdata/{version} ({contact or _PAGE}) Python-urllib"
+        self._was_answered = False
         self._timeout = timeout
         self._max_failures = max_failures
         self._sleep = sleep
@@ -89,6 +103,7 @@ class Http:
             problem, asked = "", 0.0
             try:
                 with self._open(url, position) as response:
+                    self._was_answered = True
                     begins, total = _range_of(response)
                     if begins != position:
                         if begins != 0:
@@ -104,6 +119,7 @@ class Http:
                     return
                 problem = f"the connection ended at byte {position:,} of {num_bytes:,}"
             except urllib.error.HTTPError as error:
+                self._was_answered = True
                 with error:
                     if error.code == 416 and position > 0:  # nothing comes after what we have
                         if _total_of(error.headers) == position:
@@ -118,7 +134,7 @@ class Http:
             if num_bytes is not None and position >= num_bytes:
                 return
             failures += 1
-            if failures > self._max_failures:
+            if failures > (self._max_failures if self._was_answered else _MAX_FAILURES_AT_FIRST):
                 raise DownloadError(
                     f"{url}: {problem}, and {failures} tries in a row failed. What came is kept; run the same command "
                     "again to go on, or try another --mirror"

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from bertdata.errors import InputError
-from bertdata.lines import iter_lines_from_before, name_place
+from bertdata.lines import is_blank, iter_lines_from_before, name_place
 from bertdata.splits import Split
 
 __all__ = ["Extract", "is_extracted_record", "iter_extracts", "unescape"]
@@ -72,7 +72,7 @@ def iter_extracts(split: Split, *, max_bytes: int) -> Iterator[Extract]:
             yield Extract(where, text, "a tag inside of <doc>" if is_torn else "")
             lines, num_bytes = [], 0
             inside, between = False, True
-        elif inside or (between and line != b"" and (line is None or not line.isspace())):
+        elif inside or (between and (line is None or not is_blank(line))):
             if not inside and not lines:
                 where = name_place(split, number, offset)
             is_torn = is_torn or (line is not None and (_CLOSE in line or b'<doc id="' in line))

@@ -27,7 +27,10 @@ def read_csv(path: str) -> Iterator[dict[str, str]]:
 
 
 def keep_prose(document: Document) -> Document | str:
-    """Takes off a line that ends every document, and drops documents that are hardly made of letters."""
+    """Takes off a line that ends every document, and drops documents that are hardly made of letters.
+
+    The documents of `read_csv` have text only; where there are `sentences`, these would have to be changed instead.
+    """
     text = document.text.removesuffix(FOOTER)
     if 2 * sum(map(str.isalpha, text)) < len(text):
         return "few_letters"

@@ -64,6 +64,8 @@ def test_misspelt_format_gets_the_nearest():
         (["--max-seq-length", "128,128"], "names a length twice"),
         (["--short-seq-prob", "2"], "--short-seq-prob is 2.0; it must be between 0 and 1"),
         (["--masked-lm-prob", "0"], "--masked-lm-prob is 0.0"),
+        (["--language", "english"], "--language is 'english'; it must be a language code such as en"),
+        (["--text-field", ""], "--text-field is empty"),
         (["--dupe-factor", "0"], "--dupe-factor is 0; it must be at least 1"),
         (["--num-mask-sets", "256"], "--num-mask-sets is 256"),
         (["--max-predictions-per-seq", "0"], "--max-predictions-per-seq is 0"),

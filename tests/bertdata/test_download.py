@@ -141,14 +141,26 @@ def test_download_fetches_parts_where_there_is_no_whole(server, http, tmp_path):
             r"has no wiki 'nosuchwiki' \(.*status 404\)\); https://dumps.wikimedia.org/backup-index.html lists",
         ),
         ("simple", "ftp://x", "--mirror is 'ftp://x'; it must be an address that begins with https://"),
+        ("simple", "http://[", "it must be an address"),
+        ("simple", "http://host:port", "it must be an address"),
+        ("simple", "http://a b", "it must be an address"),
+        ("parts", "", "partswiki/ has no complete multistream dump"),
         ("old", "", "oldwiki/ has no complete multistream dump; try another --mirror"),
     ],
 )
 def test_find_dump_says_what_is_not_there(server, http, wiki, mirror, message):
     server.add_dump("simplewiki", "20261101", DATA)
     server.add_dump("oldwiki", "20261101", DATA, status="failed")
+    part = {"pages-articles-multistream1.xml-p1p9.bz2": b"one"}
+    server.add_dump("partswiki", "20261101", part, with_status=False)  # there may be more of them to come
     with pytest.raises(DownloadError, match=message):
         find_dump(wiki, date=LATEST, mirror=mirror or server.url, http=http)
+
+
+def test_find_dump_gives_up_soon_where_no_server_answers(http, waits):
+    with pytest.raises(DownloadError, match="and 3 tries in a row failed"):
+        find_dump("simple", date=LATEST, mirror="http://127.0.0.1:1", http=http)
+    assert waits.seconds == [1, 2]
 
 
 def test_find_dump_refuses_a_date_that_is_none(server, http):

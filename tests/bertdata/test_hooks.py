@@ -80,6 +80,36 @@ def test_filter_that_fails_is_named_with_the_document(tmp_path, module, body, me
         read(path, filter=f"{module('def f(d):' + chr(10) + '    ' + body)}:f")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "text=None",
+        "text=b'x'",
+        "text='\\ud800'",
+        "language=5",
+        "sentences=5",
+        "sentences='One.'",
+        "sentences=('One.', None)",
+    ],
+)
+def test_filter_that_returns_no_document_is_named(tmp_path, module, change):
+    code = f"import dataclasses\ndef f(d):\n    return dataclasses.replace(d, {change})"
+    with pytest.raises(ConfigError, match="text must be a string, language a string or None, sentences a tuple"):
+        read(jsonl(tmp_path / "a.jsonl", "One."), filter=f"{module(code)}:f")
+
+
+def test_filter_that_changes_text_in_vain_is_told(tmp_path, module):
+    code = "import dataclasses\ndef f(d):\n    return dataclasses.replace(d, text='x')"
+    with pytest.raises(ConfigError, match="changed the text of document 'a.jsonl:line 1', but not its sentences"):
+        read(jsonl(tmp_path / "a.jsonl", ["One.", "Two."]), filter=f"{module(code)}:f")
+
+
+def test_module_with_suffix_is_told_how_to_write_it(tmp_path, module):
+    name = module("def f(d):\n    return d")
+    with pytest.raises(ConfigError, match=f"write {name}:f$"):
+        read(jsonl(tmp_path / "a.jsonl", "One."), filter=f"{name}.py:f")
+
+
 READER = """
 def f(path):
     yield "One.\\nTwo."
@@ -116,8 +146,20 @@ def test_reader_gives_records_like_those_of_jsonl(tmp_path, module):
         ("def f(path):\n    return open(path + 'x')", InputError, "raised FileNotFoundError"),
         ("def f(path):\n    return 'One.'", ConfigError, "returned 'One.'; it must return the records of a file"),
         ("def f(path):\n    return 5", ConfigError, "returned 5"),
-        ("def g(path):\n    return []", ConfigError, "has no f"),
-        ("f = 5", ConfigError, "is no function but int"),
+        ("def f(path):\n    return {'text': 'One.'}", ConfigError, "returned {'text': 'One.'}"),
+        ("def f(path):\n    return b'One.'", ConfigError, "returned b'One.'"),
+        ("def f(path):\n    raise SystemExit(4)", InputError, r"raised SystemExit: 4 \(.*, line 2\)"),
+        (
+            "import json\ndef f(path):\n    return json.loads('{')",
+            InputError,
+            r"JSONDecodeError: .* \(.*hooks_of.*, line 3\)",
+        ),
+        ("def f():\n    return []", InputError, "raised TypeError: f\\(\\) takes 0"),
+        ("import sys\nsys.exit(4)", ConfigError, r"its import raised SystemExit: 4 \(.*, line 2\)"),
+        ("def f(path)\n    pass", ConfigError, r"its import raised SyntaxError: .*hooks_of.*, line 1\)"),
+        ("import re\nre.no_such", ConfigError, r"its import raised AttributeError: .*, line 2\)"),
+        ("def g(path):\n    return []", ConfigError, "f is not there; it must be a function in hooks_of"),
+        ("f = 5", ConfigError, "f is int; it must be a function"),
         ("import no_such_module_here", ConfigError, "No module named 'no_such_module_here'"),
         ("1 / 0", ConfigError, "its import raised ZeroDivisionError"),
     ],

@@ -1,4 +1,5 @@
 import ast
+import bz2
 from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -7,9 +8,12 @@ from typing import Any
 import pytest
 
 import bertdata
+from bertdata.config import ReadOptions
 from bertdata.documents import Document, Reject
 from bertdata.dump_header import read_header
 from bertdata.errors import InputError
+from bertdata.readers import iter_documents
+from bertdata.splits import plan_splits
 from tests.bertdata.reading import read as read_file
 
 HEADER = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.3/" version="0.3" xml:lang='nds'>
@@ -142,6 +146,21 @@ def test_iter_documents_loses_no_page_by_a_damaged_tag(
     assert tag in dump
     with pytest.raises(InputError, match=message):
         read(tmp_path, dump.replace(tag, damaged), split_bytes=split_bytes)
+
+
+def test_iter_documents_yields_the_page_before_damage(tmp_path: Path) -> None:
+    pages = [f"<page><title>{number}</title>{TEXT}</page>".encode() for number in range(4)]
+    streams = [bz2.compress(data) for data in (HEADER.encode(), pages[0], b"".join(pages[1:]))]
+    streams[2] = streams[2][:20] + bytes(20) + streams[2][40:]
+    (tmp_path / "a.xml.bz2").write_bytes(b"".join(streams))
+    options = ReadOptions()
+    counts: Counter[str] = Counter()
+    (split,) = plan_splits([str(tmp_path / "a.xml.bz2")], options=options)
+    documents = iter_documents(split, options=options, counts=counts, rejects=[])
+    assert next(documents).id == "a.xml.bz2:0"
+    with pytest.raises(InputError, match="bz2 data damaged"):
+        next(documents)
+    assert counts["pages"] == counts["documents"] == 1
 
 
 def test_iter_documents_takes_log_items_and_comments_between_pages(tmp_path: Path) -> None:

@@ -97,6 +97,19 @@ def test_plan_splits_says_how_to_get_parallelism(tmp_path, caplog):
     assert "smaller row groups" in caplog.text
 
 
+def test_iter_documents_reads_lists_of_fixed_size_and_columns_of_nothing(tmp_path):
+    pairs = pa.array([["One.", "Two."]], pa.list_(pa.string(), 2))
+    assert texts_of(write(tmp_path / "a", pairs)) == ["One.\nTwo."]
+    assert read(write(tmp_path / "b", pa.nulls(3)))[1] == {"records": 3, "rejected_missing_field": 3}
+
+
+def test_iter_documents_names_a_column_that_is_there_twice(tmp_path):
+    table = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "a")
+    with pytest.raises(ConfigError, match="has several columns 'text'"):
+        read(tmp_path / "a")
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

@@ -163,6 +163,11 @@ def test_iter_documents_divides_text(document_per: str, expected: list[str], tmp
     assert read_text(tmp_path, "\ufeff\nOne.\nTwo.\n \t\n\n Three.", document_per=document_per) == expected
 
 
+@pytest.mark.parametrize("blank", ["\u3000", "\u00a0 ", "\u2003\t", "\x85", "\x1c"])
+def test_iter_documents_divides_text_at_lines_of_any_white_space(blank: str, tmp_path: Path) -> None:
+    assert read_text(tmp_path, f"一。\n{blank}\n　二。\n{blank}\n三。") == ["一。", "二。", "三。"]
+
+
 def test_iter_documents_takes_lines_as_sentences(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n two \n\nthree\n")
     documents, _, _ = read(tmp_path / "a.txt", sentence_per_line=True)

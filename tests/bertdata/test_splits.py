@@ -3,6 +3,7 @@ import dataclasses
 import gzip
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,46 @@ def test_find_inputs_gives_absolute_paths(tmp_path: Path, monkeypatch: pytest.Mo
     assert find_inputs(["./a.txt", "a.txt"]) == [str(tmp_path / "a.txt")]
 
 
+def test_find_inputs_follows_links_and_takes_each_file_once(tmp_path: Path) -> None:
+    inner, outer = tmp_path / "in" / "inner", tmp_path / "outer"
+    inner.mkdir(parents=True)
+    outer.mkdir()
+    for path in (inner / "a", outer / "b"):
+        path.write_text("x")
+    (tmp_path / "in" / "link").symlink_to(outer)
+    (tmp_path / "in" / "again").symlink_to(inner / "a")
+    (inner / "up").symlink_to(tmp_path / "in")
+    found = find_inputs([str(tmp_path / "in"), str(tmp_path / "in" / "**")])
+    assert found == [str(tmp_path / "in" / "again"), str(tmp_path / "in" / "link" / "b")]
+
+
+def test_find_inputs_names_links_to_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "none")
+    with pytest.raises(InputError, match=r"/a is a link to nothing"):
+        find_inputs([str(tmp_path)])
+
+
+def test_find_inputs_names_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "a").write_text("x")
+    assert find_inputs([str(tmp_path)]) == [str(tmp_path / "a")]
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match="cannot be read: Permission denied"):
+        find_inputs([str(tmp_path)])
+
+
+def test_find_inputs_skips_the_output(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "out" / "128").mkdir(parents=True)
+    (tmp_path / "out" / "rejects.jsonl").write_text("{}")
+    assert find_inputs([str(tmp_path)], out=tmp_path / "out") == [str(tmp_path / "a")]
+    with pytest.raises(InputError, match="is the output folder; give another --out"):
+        find_inputs([str(tmp_path)], out=tmp_path)
+
+
 @pytest.mark.parametrize("path", ["missing.txt", "*.none", "empty", "s3://bucket/a.txt"])
 def test_find_inputs_names_what_matches_nothing(path: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
@@ -73,6 +114,13 @@ def test_find_inputs_names_what_matches_nothing(path: str, tmp_path: Path) -> No
         ("a", '{"text": "x"}\n{"text"', "jsonl"),
         ("a.jsonl", "{broken\n", "jsonl"),
         ("a", "\ufeff" + '{"text": "x"}', "jsonl"),
+        ("a.jsonl", "damaged\n", "jsonl"),
+        ("a.JSONL.old", "null\n", "jsonl"),
+        ("a", 'damaged\n["a"]\n{"text": "x"}\n{"text": "y"}\n', "jsonl"),
+        ("a", 'Most lines\nare text here\n{"text": "x"}\n', "text"),
+        ("a", '{"text": "cut', "text"),
+        ("a", 'stray\n<doc id="1" url="u" title="A">\n', "wikiextractor"),
+        ("a", 'A text about <doc id="1" url="u" title="A">', "text"),
         ("a", "{a brace} opens this text.", "text"),
         ("a", '{"a":' * 40_000, "text"),
         ("a", "[1] opens this text.", "text"),
@@ -95,6 +143,7 @@ def test_plan_splits_detects_format(name: str, content: str, expected: str, tmp_
         ("a.txt", "text".encode("utf-16"), "UTF-16"),
         ("a.json", b'{\n "text": "x"\n}', "one JSON object per line"),
         ("a.xml", b"<?xml version='1.0'?><feed/>", "not a MediaWiki dump"),
+        ("a.tar", b"a.txt" + bytes(252) + b"ustar\x00", "a tar archive"),
         ("a.xml", b"<!DOCTYPE x [<!ENTITY a 'b'>]><mediawiki><page>", "DOCTYPE"),
     ],
 )
@@ -102,6 +151,13 @@ def test_plan_splits_refuses_what_it_cannot_read(name: str, content: bytes, mess
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         plan_splits([str(tmp_path / name)], options=OPTIONS)
+
+
+@pytest.mark.parametrize("content", ["Plain text.", '<mediawiki xmlns="http'])
+def test_plan_splits_refuses_as_a_dump_what_is_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text(content)
+    with pytest.raises(InputError, match="has neither <mediawiki> nor <page>"):
+        plan_splits([str(tmp_path / "a")], options=ReadOptions(format="mediawiki"))
 
 
 def test_plan_splits_lets_format_option_override(tmp_path: Path) -> None:
