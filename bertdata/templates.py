@@ -31,7 +31,7 @@ def expand_template(content: str) -> str:
 
 def _expand(content: str) -> str:
     raw_name, _, rest = content.partition("|")
-    rule = _find_rule(raw_name)
+    rule = _find_rule(raw_name) if len(raw_name) <= _MAX_NAME_CHARS else None
     if rule is None:
         return _call_function(raw_name, rest) if ":" in raw_name else ""
     if isinstance(rule, str):
@@ -61,6 +61,9 @@ _RULES_BY_PREFIX: dict[str, Rule] = {
 }
 _PREFIXES = tuple(_RULES_BY_PREFIX)
 _GERMAN_LANGUAGE = re.compile("[a-z]{2,3}[SF]")  # {{enS|...}}
+
+
+_MAX_NAME_CHARS = 100  # what is longer is no name, and would fill the memory of those seen
 
 
 @lru_cache(maxsize=4096)
