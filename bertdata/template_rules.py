@@ -1,15 +1,12 @@
 """What templates leave behind: a rule takes the arguments of one and returns its words.
 
-Which template has which rule is told in `bertdata.templates`. Rules that make others (`ship_of("HMS")`) come last in
-each section.
+Which template has which rule is told in `bertdata.templates`; the rules for numbers are in `bertdata.template_numbers`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-
-__all__ = ["Arguments", "Rule"]
 
 Arguments = dict[str, str]  # "1", "2", ... and names
 Rule = str | Callable[[Arguments], str]
@@ -19,6 +16,7 @@ Rule = str | Callable[[Arguments], str]
 
 
 def positional(arguments: Arguments) -> list[str]:
+    """Returns the arguments without names, in order."""
     values: list[str] = []
     while (value := arguments.get(str(len(values) + 1))) is not None:
         values.append(value)
@@ -26,46 +24,62 @@ def positional(arguments: Arguments) -> list[str]:
 
 
 def first(arguments: Arguments) -> str:
+    """{{nowrap|words}}."""
     return arguments.get("1", "")
 
 
 def first_or_text(arguments: Arguments) -> str:
+    """{{citation needed span|words}}, or text=words."""
     return arguments.get("1") or arguments.get("text", "")
 
 
 def second(arguments: Arguments) -> str:
+    """{{lang|fr|words}}."""
     return arguments.get("2") or arguments.get("text") or arguments.get("texte", "")
 
 
 def second_or_first(arguments: Arguments) -> str:
+    """Russian {{нп5|page|words|en|Page}}; without words, the page's name."""
     return arguments.get("2") or arguments.get("1", "")
 
 
 def third(arguments: Arguments) -> str:
+    """{{nihongo3|meaning|kanji|words}}."""
     return arguments.get("3") or arguments.get("2", "")
 
 
 def third_or_first(arguments: Arguments) -> str:
+    """Chinese {{le|page|Page|words}}; without words, the page's name."""
     return arguments.get("3") or arguments.get("1", "")
 
 
 def last(arguments: Arguments) -> str:
+    """{{font|size=120%|words}}."""
     return (positional(arguments) or [""])[-1]
 
 
 def joined(arguments: Arguments) -> str:
+    """{{chem|H|2|O}} becomes "H2O"."""
     return "".join(positional(arguments))
 
 
 def spaced(arguments: Arguments) -> str:
+    """{{unité|5|km}} becomes "5 km"."""
     return " ".join(filter(None, positional(arguments)))
 
 
 def hyphened(arguments: Arguments) -> str:
+    """{{nuclide2|calcium|48}} becomes "calcium-48"."""
     return "-".join(filter(None, positional(arguments)))
 
 
+def keys(arguments: Arguments) -> str:
+    """{{key press|Ctrl|C}} becomes "Ctrl+C"."""
+    return "+".join(filter(None, positional(arguments)))
+
+
 def first_given(arguments: Arguments) -> str:
+    """{{nihongo||words}}: the first that is not empty."""
     return next(filter(None, positional(arguments)), "")
 
 
@@ -75,114 +89,32 @@ def link_label(arguments: Arguments) -> str:
     return next(filter(None, labels), "")
 
 
+_LISTEN = {"listen", "help", "pronunciation", "anhören", "écouter", "escuchar", "ascolta", "слушать"}
+
+
+def sound_label(arguments: Arguments) -> str:
+    """{{audio|file|label}}: the word that was recorded, but not the word that asks to listen."""
+    label = arguments.get("2", "")
+    return "" if label.lower() in _LISTEN else label
+
+
 # ---- quotations ------------------------------------------------------------------------------------------------------
 
 
 def quotation(arguments: Arguments) -> str:
+    """{{quote|words|author}}: a paragraph of its own."""
     names = ("text", "quote", "content", "texto", "testo", "1")
     return f"\n\n{next(filter(None, map(arguments.get, names)), '')}\n\n"
 
 
 def quoted_between(opening: str, closing: str) -> Rule:
+    """Returns the rule of a quotation in a sentence; nothing is quoted of {{citation|title=...}}."""
+
     def rule(arguments: Arguments) -> str:
         quoted = first_or_text(arguments)
         return f"{opening}{quoted}{closing}" if quoted else ""
 
     return rule
-
-
-# ---- numbers and units -----------------------------------------------------------------------------------------------
-
-
-def fraction(arguments: Arguments) -> str:
-    values = positional(arguments)
-    if len(values) < 2:
-        return f"1/{first(arguments)}"
-    return " ".join([*values[:-2], "/".join(values[-2:])])
-
-
-def value(arguments: Arguments) -> str:
-    number = first(arguments) + (f"×10^{arguments['e']}" if "e" in arguments else "")
-    unit = arguments.get("u") or arguments.get("ul") or ""
-    return f"{number} {unit}".strip()
-
-
-def power_of_ten(arguments: Arguments) -> str:
-    """{{e|6}}; without an argument it is the French ordinal, 19{{e}}."""
-    return f"×10^{first(arguments)}" if "1" in arguments else "e"
-
-
-_PLAIN_NUMBER = re.compile(r"[\d,]{1,15}(?:\.\d{1,9})?")
-
-
-def density(arguments: Arguments) -> str:
-    """{{pop density|3645257|640081.87|km2}} becomes "5.7/km²"."""
-    people, area, unit = (arguments.get(name, "") for name in ("1", "2", "3"))
-    if not _PLAIN_NUMBER.fullmatch(people) or not _PLAIN_NUMBER.fullmatch(area):
-        return ""
-    num_people, size = float(people.replace(",", "") or 0), float(area.replace(",", "") or 0)
-    return f"{num_people / size:.1f}/{_unit(unit)}" if size else ""
-
-
-def metres(arguments: Arguments) -> str:
-    return f"{first(arguments)} m"
-
-
-_PLURAL_NUMBER = re.compile(r"-?[01](?:[.,]0*)?")
-
-
-def plural(number: str, forms: list[str]) -> str:
-    """Returns the form of {{plural:number|form|form}} that goes with the number."""
-    return (forms or [""])[0 if _PLURAL_NUMBER.fullmatch(number.strip()) else -1].strip()
-
-
-def money_in(sign: str) -> Rule:
-    return lambda arguments: sign + first(arguments)
-
-
-_INDIAN_SCALES = {"l": " lakh", "c": " crore", "k": " thousand", "m": " million", "b": " billion", "lc": " lakh crore"}
-
-
-def rupees(arguments: Arguments) -> str:
-    return f"₹{first(arguments)}{_INDIAN_SCALES.get(arguments.get('2', ''), '')}"
-
-
-_NUMBER = re.compile(r"[-−–+]?[\d.,/+ ⁄]+(?:e[-−]?\d+)?")
-_RANGES = {"-": "–", "–": "–", "to": " to ", "to(-)": " to ", "and": " and ", "and(-)": " and ", "or": " or "}
-_RANGES |= {"by": " by ", "x": " × ", "×": " × ", "xx": " × ", "*": " × ", "+/-": " ± ", "±": " ± "}
-_RANGES |= {"to about": " to about "}
-_UNITS = {"sqmi": "sq mi", "sqkm": "km²", "km2": "km²", "m2": "m²", "cm2": "cm²", "mi2": "sq mi", "sqm": "m²"}
-_UNITS |= {"sqft": "sq ft", "ft2": "sq ft", "cuft": "cu ft", "m3": "m³", "km3": "km³", "cm3": "cm³"}
-_UNITS |= {"c": "°C", "f": "°F", "LT": "long tons", "ST": "short tons"}
-_UNITS |= {"kph": "km/h", "impgal": "gallons", "usgal": "gallons", "foot": "feet", "acre": "acres", "deg": "°"}
-_UNITS |= {"oilbbl": "barrels", "oilbbl/d": "barrels per day", "bbl": "barrels", "bbl/d": "barrels per day"}
-_SCALE = re.compile(r"e([369])(?=\D)|([kM])(?=oilbbl|bbl)")
-_SCALES = {"3": "thousand", "6": "million", "9": "billion", "k": "thousand", "M": "million"}
-
-
-def convert(arguments: Arguments) -> str:
-    """{{convert|5|-|7|km|mi}} becomes "5–7 km": the quantity as the writer gave it, without the conversion."""
-    words, number = "", ""
-    for value in positional(arguments):
-        if _NUMBER.fullmatch(value) and not number:
-            number = value
-        elif value in _RANGES and number:
-            words += number + _RANGES[value]
-            number = ""
-        elif number:
-            words += f"{number} {_unit(value)} "
-            number = ""
-        else:
-            break
-    return words.rstrip()  # a number without a unit behind it is the precision
-
-
-def _unit(code: str) -> str:
-    scale = _SCALE.match(code)
-    if scale:
-        code = code[scale.end() :]
-    unit = _UNITS.get(code, _UNITS.get(code.lower(), code))
-    return f"{_SCALES[scale[1] or scale[2]]} {unit}" if scale else unit
 
 
 # ---- dates -----------------------------------------------------------------------------------------------------------
@@ -199,10 +131,17 @@ def _month(number: str) -> str:
 
 
 def circa(arguments: Arguments) -> str:
-    return f"c. {first(arguments)}".strip()
+    """{{circa|1950|1960}} becomes "c. 1950 – c. 1960"."""
+    return " – ".join(f"c. {year}".strip() for year in positional(arguments)[:2] or [""])
+
+
+def reign(arguments: Arguments) -> str:
+    """{{reign|1950|1960}} becomes "r. 1950–1960"."""
+    return f"r. {'–'.join(positional(arguments)[:2])}"
 
 
 def as_of(arguments: Arguments) -> str:
+    """{{as of|2010|5|lc=y}} becomes "as of May 2010"."""
     year, month, day = (arguments.get(name, "") for name in ("1", "2", "3"))
     opening = arguments.get("alt") or " ".join(filter(None, ["As of", day, _month(month), year]))
     return opening[:1].lower() + opening[1:] if arguments.get("lc", "")[:1] == "y" else opening
@@ -259,6 +198,7 @@ def ship(arguments: Arguments) -> str:
 
 
 def ship_of(prefix: str) -> Rule:
+    """Returns the rule of {{HMS|name|number}}."""
     return lambda arguments: ship({"1": prefix, **{str(i + 2): v for i, v in enumerate(positional(arguments))}})
 
 
@@ -283,8 +223,10 @@ _ACCIDENTALS = {"flat": "♭", "sharp": "♯", "natural": "♮"}
 
 
 def accidental(arguments: Arguments) -> str:
+    """{{music|flat}}."""
     return _ACCIDENTALS.get(first(arguments), "")
 
 
 def prefixed(prefix: str) -> Rule:
+    """Returns the rule of a template that says a word before its argument."""
     return lambda arguments: prefix + first(arguments)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from bertdata import template_numbers as numbers
 from bertdata import template_rules as rules
 from bertdata.links import hide_bars, label_links
 from bertdata.template_rules import Arguments, Rule
@@ -56,6 +57,7 @@ _RULES_BY_PREFIX: dict[str, Rule] = {
     "lang-": rules.first,
     "link-": rules.third_or_first,  # Chinese
     "zitat-": rules.quotation,  # German
+    "به ": rules.first,  # Persian: in a language
     "script/": rules.last,
     "font/": rules.last,
 }
@@ -82,7 +84,7 @@ def _call_function(raw_name: str, rest: str) -> str:
     name, _, argument = raw_name.partition(":")
     function, argument = name.strip().lower(), argument.strip()
     if function == "plural":
-        return rules.plural(argument, rest.split("|"))
+        return numbers.plural(argument, rest.split("|"))
     return argument if function in ("formatnum", "lc", "uc", "lcfirst", "ucfirst", "nowrap") else ""
 
 
@@ -96,17 +98,21 @@ def _table(rules_by_names: dict[str, Rule]) -> dict[str, Rule]:
 _TEMPLATES: dict[str, Rule] = _table(
     {
         "lang, langx, rtl-lang, native name, script, sort, langue, llang": rules.second,
-        "color, colour, font color, fontcolor, audio, rquote": rules.second,
+        "color, colour, font color, fontcolor, rquote": rules.second,
+        "audio": rules.sound_label,
         "resize, font, background color, bg, transl, transliteration, tlit, translit, text color, tsl": rules.last,
         # text in another size or type
         "nowrap, nobr, nobreak, no wrap, small, smaller, big, nobold, noitalic, normal, center, nq": rules.first,
         "larger, large, abbr, abbrlink, tooltip, hover, hint, gloss, block indent, nobr romains": rules.first,
         "code, tt, mono, em, strong, smallcaps, sc, pc, versalita, maiuscoletto, romain, rom, rom-maj": rules.first,
         "small caps, aut, au, visible anchor, vanchor, term, defn, sup, sub, exp, ind, terme": rules.first,
-        "w, math, mvar, var, angbr, avoid wrap, ce, terme défini, grossissement, comment, число": rules.first,
+        "w": rules.second_or_first,
+        "keypress, key press, kbd": rules.keys,
+        "math, mvar, var, angbr, avoid wrap, ce, terme défini, grossissement, comment, число": rules.first,
         "iast, unicode, polytonic, polytonisch, vr, angle bracket, hebrew, ruby, юникод, format price": rules.first,
         "chem2, pie, cuneiform, flag, flagcountry, flagu, sic, zahl, railgauge, track gauge, esd": rules.first,
-        "by, nfly, mlby, nhly, nbay, keypress, 한자, ルビ, 読み仮名, 読み仮名 ruby不使用, 僻字": rules.first,
+        "by, nfly, mlby, nhly, nbay, overline, num, ruby-ja, ふりがな, капитель, флагификация, 한자, ルビ": rules.first,
+        "読み仮名, 読み仮名 ruby不使用, 僻字": rules.first,
         "crossreference, midsize, u, underline, strikethrough, nihongo2, japonais, 補助漢字フォント": rules.first,
         "abréviation, abréviation discrète, abrd, jis2004フォント, cp932フォント, 拡張漢字": rules.first,
         "wikt-lang, quote inline, bold, italic, italics": rules.last,
@@ -120,7 +126,8 @@ _TEMPLATES: dict[str, Rule] = _table(
         # what a reader doubts is said all the same
         "citation needed span, fact span, cnspan, clarify span, refnec, référence nécessaire": rules.first_or_text,
         "référence souhaitée, refsou, passage évasif, pas clair, à sourcer, cita requerida": rules.first_or_text,
-        "citazione necessaria, carece de fontes2, 要出典範囲": rules.first_or_text,
+        "citazione necessaria, carece de fontes2, 要出典範囲, 要検証範囲": rules.first_or_text,
+        "要説明範囲, 独自研究範囲": rules.first_or_text,
         # links to other languages
         "ill, illm, interlanguage link, interlanguage link multi, link-interwiki, lien": rules.link_label,
         "仮リンク, 임시 링크, liên kết ngôn ngữ": rules.link_label,
@@ -129,17 +136,20 @@ _TEMPLATES: dict[str, Rule] = _table(
         "le": rules.third_or_first,
         # quotations
         "quote, quotation, blockquote, bq, cquote, quote frame, poemquote, poem quote, quoteblock": rules.quotation,
-        "zitat, citation bloc, citation longue, cita, citazione, citaat, цитата, 인용문": rules.quotation,
+        "zitat, citation bloc, citation longue, cita, citazione, citação, citaat, цитата, 인용문": rules.quotation,
+        "citat, cytat, sitat, citát, idézet, lainaus, alıntı, اقتباس, نقل قول": rules.quotation,
         "citation, guil, citation étrangère": rules.quoted_between("« ", " »"),
+        "따옴표": rules.quoted_between("“", "”"),
         '"': rules.quoted_between('"', '"'),
         "incise": rules.quoted_between("– ", " –"),
         # numbers
-        "frac, fraction, sfrac, bruch": rules.fraction,
-        "convert, cvt, đổi": rules.convert,
-        "val": rules.value,
-        "e": rules.power_of_ten,
-        "pop density": rules.density,
-        "höhe": rules.metres,
+        "frac, fraction, sfrac, bruch": numbers.fraction,
+        "convert, cvt, đổi, convertir": numbers.convert,
+        "val, m": numbers.value,
+        "currency": rules.spaced,
+        "e": numbers.power_of_ten,
+        "pop density": numbers.density,
+        "höhe": numbers.metres,
         "10^": rules.prefixed("10^"),
         "x10^": rules.prefixed("×10^"),
         "sqrt, radic": rules.prefixed("√"),
@@ -148,22 +158,24 @@ _TEMPLATES: dict[str, Rule] = _table(
         "séc": rules.prefixed("século "),
         "us patent": rules.prefixed("U.S. Patent "),
         "본명": rules.prefixed("본명: "),
-        "us$, usd": rules.money_in("US$"),
-        "gbp, £": rules.money_in("£"),
-        "euro, eur, €": rules.money_in("€"),
-        "inr, indian rupee": rules.money_in("₹"),
-        "inrconvert": rules.rupees,
-        "yen, jpy, ¥": rules.money_in("¥"),
-        "a$, au$, aud": rules.money_in("A$"),
-        "c$, ca$, cad": rules.money_in("C$"),
-        "nz$, nzd": rules.money_in("NZ$"),
-        "krw, ₩": rules.money_in("₩"),
-        "php, ₱": rules.money_in("₱"),
+        "us$, usd": numbers.money_in("US$"),
+        "gbp, £": numbers.money_in("£"),
+        "euro, eur, €": numbers.money_in("€"),
+        "inr, indian rupee": numbers.money_in("₹"),
+        "inrconvert": numbers.rupees,
+        "yen, jpy, ¥": numbers.money_in("¥"),
+        "a$, au$, aud": numbers.money_in("A$"),
+        "c$, ca$, cad": numbers.money_in("C$"),
+        "nz$, nzd": numbers.money_in("NZ$"),
+        "krw, ₩": numbers.money_in("₩"),
+        "php, ₱": numbers.money_in("₱"),
         # dates
         "as of": rules.as_of,
         "circa, c., ca., c, ca": rules.circa,
         "birth date, birth date and age, bda, birth-date, birth-date and age, death date, dts": rules.date,
         "death date and age, death-date, start date, start-date, end date, end-date": rules.date,
+        "floruit, fl., fl": rules.prefixed("fl. "),
+        "reign, r.": rules.reign,
         "oldstyledate, old style date": rules.old_style_date,
         "s, s-, ss-": rules.century("siècle"),
         "-s, -s-, sav, sav-": rules.century("siècle av. J.-C."),

@@ -156,6 +156,15 @@ CONSTRUCTS = [
         "阿拉（{{lang-ar|الله}}，{{IPA|x}}）和真主（{{foo}}，{{bar}}）是同一个词（；拼音）。",
         "阿拉（الله）和真主是同一个词（拼音）。",
     ),
+    (
+        "Ali ({{audio|a.ogg|listen}}; {{reign|1950|1960}}; {{floruit|1940}}) pressed {{key press|Ctrl|C}} {{circa|1950|1960}}.",
+        "Ali (r. 1950–1960; fl. 1940) pressed Ctrl+C c. 1950 – c. 1960.",
+    ),
+    (
+        "{{citat|Det var en gång en kung som hade tre döttrar.|Grimm}}\nDet sade {{audio|a.ogg|kungen}} på {{به انگلیسی|London}}.",
+        "Det var en gång en kung som hade tre döttrar.\nDet sade kungen på London.",
+    ),
+    ("그는 {{따옴표|안녕하세요}}라고 말했다. {{ふりがな|漢字|かんじ}}.", "그는 “안녕하세요”라고 말했다. 漢字."),
     ('He "made it . . . well". "The end. . . . Then" it is.', 'He "made it ... well". "The end.... Then" it is.'),
 ]
 
