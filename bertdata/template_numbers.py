@@ -44,7 +44,7 @@ def metres(arguments: Arguments) -> str:
     return f"{first(arguments)} m"
 
 
-_PLURAL_NUMBER = re.compile(r"-?[01](?:[.,]0*)?")
+_PLURAL_NUMBER = re.compile(r"-?1(?:[.,]0*)?")
 
 
 def plural(number: str, forms: list[str]) -> str:

@@ -27,9 +27,9 @@ def clean_wikitext(text: str, *, media_names: Sequence[str] = ()) -> str:
     r"""Returns the prose of a page.
 
     Out go templates (but those that carry words), tables, references, comments, galleries, math, code, pictures with
-    their captions, categories, magic words and headings. Link labels stay. A list item stays if it is a sentence: it
-    ends with terminal punctuation, has at least five words, and at least half of its words are in lower case (so that
-    an entry of a bibliography is none).
+    their captions, categories, magic words and headings. Link labels stay. A list item stays if it is a sentence,
+    or several: it ends with terminal punctuation, or has a full stop inside; it has at least five words, not more than
+    two thirds of them capitalized; and it does not look like an entry of a bibliography.
 
     Args:
         text: Wikitext, unescaped once, as an XML parser gives it.
