@@ -162,6 +162,12 @@ def old_style_date(arguments: Arguments) -> str:
     return " ".join(filter(None, [first(arguments), f"[O.S. {old}]" if old else "", arguments.get("2", "")]))
 
 
+def chinese_life(arguments: Arguments) -> str:
+    """{{bd|1749年|8月28日|1832年|3月22日}}: the days of birth and death."""
+    dates = positional(arguments)[:4]
+    return "—".join(filter(None, ("".join(dates[:2]), "".join(dates[2:]))))
+
+
 _ROMAN_NUMERAL = re.compile("[IVXivx]{1,6}")
 
 

@@ -167,8 +167,9 @@ def _is_citation(item: str) -> bool:
 _ENTITY = re.compile(r"&(?:[a-zA-Z][a-zA-Z0-9]{1,30}|#\d{1,7}|#[xX][0-9a-fA-F]{1,6});")
 _SPACES = re.compile("  +")
 _ELLIPSIS = ". . ."
-_EMPTY_BRACKETS = re.compile(r"\([ ,;:]*\)")
-_BRACKET_START = re.compile(r"\([ ,;:]+")
+# Brackets with nothing in them, or with what introduced a pronunciation: "(IPA: or )".
+_EMPTY_BRACKETS = re.compile(r"\((?:[ ,;:،؛，；：、]|(?:or|and|IPA|pronounced|pronunciation)\b)*\)")
+_BRACKET_START = re.compile(r"\([ ,;:،؛，；：、]+")
 _WIDE_BRACKETS = re.compile(r"（[ ,;:，；：、]*）")
 _WIDE_BRACKET_START = re.compile(r"（[ ,;:，；：、]+")
 _WIDE_BRACKET_END = re.compile(r"[ ,;:，；：、]）")

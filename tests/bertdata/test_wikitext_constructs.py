@@ -165,6 +165,23 @@ CONSTRUCTS = [
         "Det var en gång en kung som hade tre döttrar.\nDet sade kungen på London.",
     ),
     ("그는 {{따옴표|안녕하세요}}라고 말했다. {{ふりがな|漢字|かんじ}}.", "그는 “안녕하세요”라고 말했다. 漢字."),
+    (
+        "'''歌德'''（{{lang-de|Goethe}}，{{bd|1749年|8月28日|1832年|3月22日|catIdx=G}}），出生于法兰克福。",
+        "歌德（Goethe，1749年8月28日—1832年3月22日），出生于法兰克福。",
+    ),
+    (
+        "'''Albedo''' ({{IPAc-en|a}} or {{IPAc-en|b}}) and '''Og''' (pronounced {{IPA|[ˈɒgɒg]}}) are words (or so).",
+        "Albedo and Og are words (or so).",
+    ),
+    ("'''الله''' ({{IPA|x}}، {{foo}}) كلمة، و'''رب''' ({{bar}}؛ أو إله) أيضا.", "الله كلمة، ورب (أو إله) أيضا."),
+    (
+        "'''X''', né le {{date de naissance|28|août|1749}} à [[Francfort]], est mort le {{date de décès-|22 mars 1832}}.",
+        "X, né le 28 août 1749 à Francfort, est mort le 22 mars 1832.",
+    ),
+    (
+        "'''Goethe''' (* [[28. August]] [[1749]] in [[Frankfurt am Main|Frankfurt]]; † [[22. März]] 1832) war Dichter.",
+        "Goethe (* 28. August 1749 in Frankfurt; † 22. März 1832) war Dichter.",
+    ),
     ('He "made it . . . well". "The end. . . . Then" it is.', 'He "made it ... well". "The end.... Then" it is.'),
 ]
 
