@@ -53,7 +53,8 @@ def clean_wikitext(text: str, *, media_names: Sequence[str] = ()) -> str:
     text = _TABLE_ROW.sub("", text)
     text = _LIST_ITEM.sub(_keep_sentence, text)
     if "&" in text:
-        text = _unescape(_unescape(text))
+        text = _unescape(_unescape(text.replace("&nbsp;", " ")))
+    text = text.replace("\xa0", " ")  # by far the most frequent of what clean_characters looks for
     # A second time NFC: what was removed may have stood between a letter and its accent.
     return normalize("NFC", _tidy(clean_characters(restore_brackets(text))))
 
@@ -105,6 +106,7 @@ def _choose_variant(match: re.Match[str]) -> str:
 
 _MAGIC_WORD = re.compile(r"__[^\Wa-z_]+(?:_[^\Wa-z_]+)*__")
 _QUOTES = re.compile("'''''|'''|''")
+_POSSESSIVE = re.compile(r"'''s\b(?<=[^'\n]'''s)")
 _ITALIC_POSSESSIVE = re.compile(r"(?<!')''([^'\n]+)'''s\b")
 _HEADING = re.compile(r"\n=[^\n]*=[ \t]*(?=\n)|\n----+")
 _TABLE_ROW = re.compile(r"\n[ \t]*[|!][^\n]*")
@@ -131,7 +133,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 
 def _resolve_quotes(text: str) -> str:
-    if "'''s" in text:
+    if _POSSESSIVE.search(text):
         text = _ITALIC_POSSESSIVE.sub(r"\1's", text)
     return _QUOTES.sub("", text)
 

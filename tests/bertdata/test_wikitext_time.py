@@ -73,6 +73,18 @@ def test_clean_wikitext_is_linear_in_a_megabyte_nested(opening: str, closing: st
     assert seconds_for("a " + opening * (depth // 10) + "b" + closing * (depth // 20)) < MAX_SECONDS / 5
 
 
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "{{\n==<sup>&amp;''\n|ISBN</nowiki>[[File:}}}<br>{{quote|(([[:\u0301<nowiki>[[{{!}}\u0301a",
+        "\n:{{lang|fr|</table>A. ,1''')pp. {{IPA|/<sup>]](. A==;<p>-</ref>\t<ref>{{IPA|/\n:<",
+        *("<A", "A<", "<math>\\a", "[[<math>\\a", "\n* Ab, Cd. ef ", "\n* A. (1990). B. c d e f g h"),
+    ],
+)
+def test_clean_wikitext_is_linear_in_the_slowest_that_fuzzing_found(unit: str) -> None:
+    assert seconds_for(repeat(unit, MEGABYTE)) < MAX_SECONDS
+
+
 def test_clean_wikitext_is_linear_in_mixed_fragments() -> None:
     random = Random(11)
     assert max(seconds_for(draw_page(random, MEGABYTE // 10)) for _ in range(40)) < MAX_SECONDS / 5
