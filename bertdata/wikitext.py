@@ -112,7 +112,7 @@ _HEADING = re.compile(r"\n=[^\n]*=[ \t]*(?=\n)|\n----+")
 _TABLE_ROW = re.compile(r"\n[ \t]*[|!][^\n]*")
 _LIST_ITEM = re.compile(r"\n[*#:;]+[ \t]*([^\n]*)")
 _SENTENCE_ENDS = tuple(".!?…。！？।؟።")
-_NO_SENTENCE_STARTS = ("–", "—", "-", ",", ";", ":")
+_NO_SENTENCE_STARTS = ("–", "—", "-", ",", ";", ":", ". ")
 _CLOSING_MARKS = "\"'”’»)]"
 _INNER_SENTENCE_END = re.compile(r"\. (?<!\b\w\. )['\"“(]?[^\W\d_a-z]")  # not after an initial
 # What entries of a bibliography have and sentences hardly ever: a book's number, pages, a publisher, authors and year
