@@ -12,6 +12,7 @@ _INVISIBLE_OR_SPACE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\xa0\xad\u1680\u2000-\u200b\u200e\u200f\u202a-\u202f\u205f-\u2064\u2066-\u2069\u3000\ufeff"
     "\ufffe\uffff]"
 )
+_SPACES = re.compile("  +")
 
 
 def clean_characters(text: str) -> str:
@@ -19,6 +20,7 @@ def clean_characters(text: str) -> str:
     for line_end in ("\r\n", "\r", "\x85", "\u2028", "\u2029"):
         if line_end in text:
             text = text.replace(line_end, "\n")
+    text = text.replace("\xa0", " ")  # by far the most frequent of those below, so that they are seldom looked for
     if not text.replace("\n", "").isprintable():  # seldom, and asked in a tenth of the time
         text = _INVISIBLE_OR_SPACE.sub(_space_or_nothing, text)
     return normalize("NFC", text)
@@ -30,6 +32,4 @@ def _space_or_nothing(match: re.Match[str]) -> str:
 
 def collapse_spaces(text: str) -> str:
     """Returns text with one space for each run of spaces."""
-    while "  " in text:
-        text = text.replace("  ", " ")
-    return text
+    return _SPACES.sub(" ", text)

@@ -14,7 +14,7 @@ from html import unescape
 from operator import ne
 from unicodedata import normalize
 
-from bertdata.characters import clean_characters
+from bertdata.characters import clean_characters, collapse_spaces
 from bertdata.elements import drop_elements, drop_tags, restore_brackets
 from bertdata.links import resolve_links, restore_bars
 from bertdata.nesting import resolve_nested
@@ -54,7 +54,6 @@ def clean_wikitext(text: str, *, media_names: Sequence[str] = ()) -> str:
     text = _LIST_ITEM.sub(_keep_sentence, text)
     if "&" in text:
         text = _unescape(_unescape(text.replace("&nbsp;", " ")))
-    text = text.replace("\xa0", " ")  # by far the most frequent of what clean_characters looks for
     # A second time NFC: what was removed may have stood between a letter and its accent.
     return normalize("NFC", _tidy(clean_characters(restore_brackets(text))))
 
@@ -167,7 +166,6 @@ def _is_citation(item: str) -> bool:
 
 # Unescaped twice, as &amp;nbsp; is found in dumps.
 _ENTITY = re.compile(r"&(?:[a-zA-Z][a-zA-Z0-9]{1,30}|#\d{1,7}|#[xX][0-9a-fA-F]{1,6});")
-_SPACES = re.compile("  +")
 _ELLIPSIS = ". . ."
 # Brackets with nothing in them, or with what introduced a pronunciation: "(IPA: or )".
 _EMPTY_BRACKETS = re.compile(r"\((?:[ ,;:،؛，；：、]|(?:or|and|IPA|pronounced|pronunciation)\b)*\)")
@@ -201,7 +199,7 @@ def _tidy(text: str) -> str:
         text = _WIDE_BRACKETS.sub("", text)
         text = _WIDE_BRACKET_START.sub("（", text)
         text = _WIDE_BRACKET_END.sub("）", text)
-    text = _SPACES.sub(" ", text)
+    text = collapse_spaces(text)
     text = text.replace(" \n", "\n").replace("\n ", "\n")
     text = _SOFT_BREAK.sub(" ", text)
     spaces_before = _SPACE_BEFORE
