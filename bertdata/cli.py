@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from bertdata.download import DEFAULT_MIRROR, LATEST
+from bertdata.config import DEFAULT_MIRROR, LATEST
 from bertdata.errors import BertDataError, ConfigError, OutputError
 from bertdata.options import (
     BEAM_OPTIONS,

@@ -13,7 +13,17 @@ from typing import Any, Literal, get_args
 
 from bertdata.errors import ConfigError
 
-__all__ = ["FORMATS", "BuildOptions", "MaskOptions", "PairOptions", "ReadOptions", "ShardOptions", "TokenizerOptions"]
+__all__ = [
+    "DEFAULT_MIRROR",
+    "FORMATS",
+    "LATEST",
+    "BuildOptions",
+    "MaskOptions",
+    "PairOptions",
+    "ReadOptions",
+    "ShardOptions",
+    "TokenizerOptions",
+]
 
 NextSentence = Literal["balanced", "google", "sop", "none"]
 DocumentPer = Literal["blank-line", "file", "line"]
@@ -22,6 +32,9 @@ _LANGUAGE = re.compile(r"[a-zA-Z]{2,3}([-_][a-zA-Z0-9]+)*")
 _HOOK = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 MIB = 1 << 20
+
+DEFAULT_MIRROR = "https://dumps.wikimedia.org"
+LATEST = "latest"  # the newest dump that is complete
 
 
 def _check(condition: bool, message: str) -> None:

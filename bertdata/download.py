@@ -24,16 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bertdata.config import DEFAULT_MIRROR, LATEST
 from bertdata.errors import DownloadError, OutputError
 from bertdata.progress import ByteProgress
 from bertdata.web import Http, NotFoundError, check_address
 
-__all__ = ["DEFAULT_MIRROR", "LATEST", "DumpFile", "database_name", "fetch_file", "find_dump"]
+__all__ = ["DumpFile", "database_name", "fetch_file", "find_dump"]
 
 _LOG = logging.getLogger(__name__)
-
-DEFAULT_MIRROR = "https://dumps.wikimedia.org"
-LATEST = "latest"
 
 _WIKI = re.compile(r"[a-z][a-z0-9_-]{0,60}")
 _PROJECT = re.compile(r"wik(i|tionary|iquote|isource|inews|ibooks|iversity|ivoyage)$")
@@ -57,10 +55,6 @@ class DumpFile:
     url: str
     sha1: str
     num_bytes: int | None
-
-
-class _WrongSumError(DownloadError):
-    """What came is not what the dump says."""
 
 
 def database_name(wiki: str) -> str:
@@ -183,17 +177,15 @@ def fetch_file(file: DumpFile, *, folder: Path, http: Http) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if target.exists():
-            if _sha1_of(target) == file.sha1:
+            with target.open("rb") as there:
+                found = _sha1_of(there, name=file.name).hexdigest()
+            if found == file.sha1:
                 _LOG.info("%s is there already, and its SHA-1 is right", target)
                 return target
             _LOG.warning("%s is there, but its SHA-1 is not that of the dump; fetching it again", target)
         with part.open("a+b", buffering=0) as out:
             _lock(out, file, folder)
-            try:
-                _fetch_checked(file, out, http=http)
-            except _WrongSumError:
-                part.unlink()
-                raise
+            _fetch_checked(file, out, part=part, http=http)
             os.fsync(out.fileno())
             part.replace(target)
     except OSError as error:  # of the folder, not of the network
@@ -214,41 +206,44 @@ def _lock(out: BinaryIO, file: DumpFile, folder: Path) -> None:
         raise OutputError(f"{file.name} needs {missing:,} bytes more, and {folder} has {free:,} free; make room for it")
 
 
-def _fetch_checked(file: DumpFile, out: BinaryIO, *, http: Http) -> None:
-    """Fetches what is missing; all of it once more where the SHA-1 is wrong then."""
+def _fetch_checked(file: DumpFile, out: BinaryIO, *, part: Path, http: Http) -> None:
+    """Fetches what is missing; all of it once more where the SHA-1 is wrong then, and removes it if it still is."""
     found = _fetch(file, out, http=http)
     if found != file.sha1:
         _LOG.warning("the SHA-1 of %s is %s instead of %s; fetching it again", file.url, found, file.sha1)
         out.truncate(0)
         found = _fetch(file, out, http=http)
     if found != file.sha1:
-        raise _WrongSumError(
+        part.unlink()
+        raise DownloadError(
             f"{file.url} came twice with a wrong SHA-1, {found}, where the dump says {file.sha1}; nothing is kept. "
             "Try another --mirror"
         )
 
 
-def _sha1_of(path: Path) -> str:
-    digest = hashlib.sha1(usedforsecurity=False)
-    with path.open("rb") as file, ByteProgress(f"checking {path.name}", total=path.stat().st_size) as progress:
+def _new_sha1() -> hashlib._Hash:
+    return hashlib.sha1(usedforsecurity=False)
+
+
+def _sha1_of(file: BinaryIO, *, name: str) -> hashlib._Hash:
+    """Returns the SHA-1 of a file from its beginning on, to be continued."""
+    digest = _new_sha1()
+    file.seek(0)
+    with ByteProgress(f"checking {name}", total=os.fstat(file.fileno()).st_size) as progress:
         while data := file.read(_READ_BYTES):
             digest.update(data)
             progress.advance(len(data))
-    return digest.hexdigest()
+    return digest
 
 
 def _fetch(file: DumpFile, out: BinaryIO, *, http: Http) -> str:
     """Appends what is missing, and returns the SHA-1 of all."""
-    digest = hashlib.sha1(usedforsecurity=False)
-    out.seek(0)
-    position = 0
-    while data := out.read(_READ_BYTES):
-        digest.update(data)
-        position += len(data)
+    position = os.fstat(out.fileno()).st_size
+    digest = _sha1_of(out, name=file.name) if position else _new_sha1()
     with ByteProgress(file.name, total=file.num_bytes, initial=position) as progress:
         for start, data in http.iter_bytes(file.url, start=position, num_bytes=file.num_bytes):
             if start != position:  # the server cannot go on where we were
-                digest = hashlib.sha1(usedforsecurity=False)
+                digest = _new_sha1()
                 out.truncate(start)
                 progress.advance(start - position)
                 position = start

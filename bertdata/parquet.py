@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bertdata.config import MIB
 from bertdata.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 __all__ = ["MAGIC", "Row", "iter_rows", "row_group_starts"]
 
@@ -40,7 +42,10 @@ class Row(NamedTuple):
 
 
 @contextmanager
-def _open(path: str) -> Iterator[pq.ParquetFile]:
+def _open(path: str) -> Iterator[tuple[pq.ParquetFile, list[int]]]:
+    """Opens a file, and finds the first byte of each of its row groups."""
+    import pyarrow.parquet as pq  # here, since every worker loads this module, and few read Parquet
+
     size = Path(path).stat().st_size
     try:
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=MIB, page_checksum_verification=True)
@@ -50,18 +55,13 @@ def _open(path: str) -> Iterator[pq.ParquetFile]:
             "fetch or write the file again, or leave it out of the input"
         ) from error
     with file:
-        starts = _starts(file)
+        starts = [_first_byte(file.metadata.row_group(number)) for number in range(file.metadata.num_row_groups)]
         if not all(0 < start < size for start in starts):
             raise InputError(
                 f"{path}: Parquet data damaged: its footer, which ends at byte {size:,}, has row groups start at bytes "
                 f"{', '.join(f'{start:,}' for start in starts)}; fetch or write the file again, or leave it out"
             )
-        yield file
-
-
-def _starts(file: pq.ParquetFile) -> list[int]:
-    """Returns the first byte of each row group."""
-    return [_first_byte(file.metadata.row_group(number)) for number in range(file.metadata.num_row_groups)]
+        yield file, starts
 
 
 def _first_byte(group: pq.RowGroupMetaData) -> int:
@@ -78,8 +78,8 @@ def row_group_starts(path: str) -> list[int]:
     Raises:
         InputError: The file is no Parquet file, or damaged.
     """
-    with _open(path) as file:
-        return sorted(_starts(file))
+    with _open(path) as (_, starts):
+        return sorted(starts)
 
 
 def iter_rows(path: str, *, start: int, stop: int, text_field: str) -> Iterator[Row]:
@@ -95,10 +95,10 @@ def iter_rows(path: str, *, start: int, stop: int, text_field: str) -> Iterator[
         InputError: The file is damaged.
         ConfigError: It has no such column of text.
     """
-    with _open(path) as file:
+    with _open(path) as (file, starts):
         columns = _check_columns(path, file.schema_arrow, text_field=text_field)
         first_row = 0
-        for number, first_byte in enumerate(_starts(file)):
+        for number, first_byte in enumerate(starts):
             if start <= first_byte < stop:
                 try:
                     yield from _iter_group(file, number, columns=columns, first_row=first_row)

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from bertdata.cli import main
-from bertdata.download import LATEST, database_name, fetch_file, find_dump
+from bertdata.config import LATEST
+from bertdata.download import database_name, fetch_file, find_dump
 from bertdata.errors import DownloadError, OutputError
 from bertdata.web import Http
 from tests.bertdata.dump_server import SUFFIX, DumpServer, serve_dumps
