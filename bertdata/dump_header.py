@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 
 from bertdata.errors import InputError
 
-__all__ = ["Header", "read_header"]
+__all__ = ["BESIDE_PAGES", "Header", "read_header"]
 
 _ROOT = re.compile(rb"<mediawiki\b[^>]*>")
 _LANGUAGE = re.compile(rb"""\bxml:lang\s*=\s*["']([^"']*)""")
 _SITEINFO, _SITEINFO_END = b"<siteinfo", b"</siteinfo>"
-_AFTER_HEADER = (b"</mediawiki>", b"<logitem>", b"<!--")
+BESIDE_PAGES = (b"</mediawiki>", b"<logitem>", b"<!--")  # what may stand where a page could
 _NAMESPACE_NUMBER = re.compile(r"-?\d{1,9}")
 
 
@@ -62,7 +62,7 @@ def read_header(path: str, head: bytes) -> Header:
         raise InputError(
             f"{path}: the <siteinfo> before its first page is damaged ({error}); fetch it again"
         ) from error
-    if rest and not rest.startswith(_AFTER_HEADER):
+    if rest and not rest.startswith(BESIDE_PAGES):
         raise InputError(
             f"{path}: {rest[:20]!r} stands before its first <page>: the dump is damaged; fetch it again, or leave it "
             "out of the input"

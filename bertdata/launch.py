@@ -13,7 +13,7 @@ from pathlib import Path
 from bertdata.config import BuildOptions
 from bertdata.errors import BertDataError, ConfigError, InputError, OutputError
 from bertdata.manifest import MANIFEST
-from bertdata.splits import find_inputs, plan_splits
+from bertdata.splits import find_inputs, plan_files
 from bertdata.work import WORK, Lock, Work, data_set_folders, fingerprint_of, remove_build
 
 __all__ = ["open_build"]
@@ -65,7 +65,7 @@ def open_build(
         OutputError: The folder holds another build, is in use, or cannot be written to.
     """
     files = find_inputs(inputs, out=out)
-    splits = plan_splits(files, options=options.read, split_bytes=split_bytes)
+    splits = plan_files(files, options=options.read, split_bytes=split_bytes)
     if not splits:
         raise InputError("no document: all input files are empty; check --input")
     fingerprint = fingerprint_of(options, inputs=files)

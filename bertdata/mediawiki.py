@@ -14,15 +14,15 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from bertdata.decompress import Chunk
+from bertdata.dump_header import BESIDE_PAGES
 from bertdata.errors import InputError
 from bertdata.splits import Split
 
 __all__ = ["Article", "iter_articles"]
 
 _PAGE, _PAGE_END, _ROOT_END = b"<page>", b"</page>", b"</mediawiki>"
-_AFTER_PAGE = (_PAGE, _ROOT_END, b"<logitem>", b"<!--")
 
-_SPACE = re.compile(rb"\s+")
+_SPACES = re.compile(rb"\s*")
 _TAIL_BYTES = 4096  # kept of what has no page in it, to see the closing tag
 
 # `#REDIRECT [[target]]`, in any language; a numbered list has a space after its mark.
@@ -103,10 +103,7 @@ class _Window:
         """Returns whether one of `tags`, or nothing at all, follows after white space, which is dropped."""
         longest = max(map(len, tags))
         while True:
-            space = _SPACE.match(self.data)
-            num_spaces = space.end() if space is not None else 0
-            del space  # while there is a match, what it was found in cannot be cut
-            self._drop(num_spaces)
+            self._drop(_count_spaces(self.data))
             if len(self.data) >= longest or not self._extend():
                 return not self.data or self.data.startswith(tags)
 
@@ -127,6 +124,12 @@ class _Window:
         complete = head is None and end <= max_bytes
         self._drop(end)
         return taken, complete
+
+
+def _count_spaces(data: bytearray) -> int:
+    """Returns how much white space stands in front. The match must not live on: data cannot be cut while it does."""
+    spaces = _SPACES.match(data)
+    return spaces.end() if spaces is not None else 0
 
 
 def iter_articles(
@@ -170,7 +173,7 @@ def iter_articles(
         if kind == "articles":
             yield article if complete else Article(article.title, None)
         # Else a damaged tag would take its page away in silence. The end of the file is checked below.
-        if not window.starts_with(_AFTER_PAGE):
+        if not window.starts_with((_PAGE, *BESIDE_PAGES)):
             raise InputError(
                 f"{where} is followed by {bytes(window.data[:20])!r} instead of a <page>: the dump is damaged; {remedy}"
             )

@@ -17,7 +17,7 @@ import glob
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -29,7 +29,7 @@ from bertdata.dump_header import Header, read_header
 from bertdata.errors import InputError
 from bertdata.parquet import row_group_starts
 
-__all__ = ["Split", "find_inputs", "plan_splits"]
+__all__ = ["Split", "find_inputs", "plan_files", "plan_splits"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,13 +83,14 @@ def find_inputs(paths: Sequence[str], *, out: Path | None = None) -> list[str]:
         InputError: A path names no file, or one that may not be read; or it is the output folder.
     """
     files: set[str] = set()
+    skipped = os.path.realpath(out) if out is not None else None
     for path in paths:
         if "://" in path:
             raise InputError(f"--input {path}: only local files are read; copy the data here first")
         names = [path] if os.path.lexists(path) else glob.glob(path, recursive=True)  # noqa: PTH207
-        if out is not None and any(Path(name).resolve() == out.resolve() for name in names):
+        if any(os.path.realpath(name) == skipped for name in names):
             raise InputError(f"--input {path} is the output folder; give another --out")
-        found = [file for name in names for file in _files_in(os.path.abspath(name), out=out)]  # noqa: PTH100
+        found = [file for name in names for file in _files_in(os.path.abspath(name), skipped=skipped)]  # noqa: PTH100
         if not found:
             raise InputError(
                 f"--input {path}: no such file, or none that may be read; give files, folders with files in them, or "
@@ -109,20 +110,20 @@ def _is_output(folder: str) -> bool:
     return has_work or (has_manifest and has_index)
 
 
-def _files_in(path: str, *, out: Path | None) -> Iterator[str]:
-    """Yields a file, or the files in a folder and below."""
+def _files_in(path: str, *, skipped: str | None) -> Iterator[str]:
+    """Yields a file, or the files in a folder and below, but for those in the folder `skipped`."""
     if not Path(path).is_dir():
         if Path(path).is_file():
             yield path
         return
-    skipped = {os.path.realpath(out)} if out is not None else set()
+    passed = {skipped}  # and the folders seen, so that a link to one above it ends somewhere
     for folder, folders, names in os.walk(path, onerror=_refuse_folder, followlinks=True):
-        skipped.add(os.path.realpath(folder))  # seen, so that a link to a folder above it ends somewhere
+        passed.add(os.path.realpath(folder))
         folders[:] = [
             name
             for name in sorted(folders)
             if not name.startswith(".")
-            and os.path.realpath(inner := os.path.join(folder, name)) not in skipped  # noqa: PTH118
+            and os.path.realpath(inner := os.path.join(folder, name)) not in passed  # noqa: PTH118
             and not _is_output(inner)
         ]
         for name in names:
@@ -146,10 +147,19 @@ def _refuse_folder(error: OSError) -> NoReturn:
 
 
 def plan_splits(paths: Sequence[str], *, options: ReadOptions, split_bytes: int | None = None) -> list[Split]:
-    """Cuts the input into splits of about equal size.
+    """Cuts the input into splits of about equal size: `plan_files` of what `find_inputs` finds.
+
+    Raises:
+        InputError: No file, or one of a kind that is not read.
+    """
+    return plan_files(find_inputs(paths), options=options, split_bytes=split_bytes)
+
+
+def plan_files(files: Sequence[str], *, options: ReadOptions, split_bytes: int | None = None) -> list[Split]:
+    """Cuts files into splits of about equal size.
 
     Args:
-        paths: Files, as `find_inputs` gives them, or what it takes.
+        files: What `find_inputs` gives.
         options: How files are read.
         split_bytes: Bytes of a split as stored; None for the larger of 32 MiB and a 2,000th of the input.
 
@@ -157,9 +167,8 @@ def plan_splits(paths: Sequence[str], *, options: ReadOptions, split_bytes: int 
         The splits, in the order of the files; empty files have none.
 
     Raises:
-        InputError: No file, or one of a kind that is not read.
+        InputError: A file of a kind that is not read.
     """
-    files = find_inputs(paths)
     total_bytes = sum(Path(file).stat().st_size for file in files)
     split_bytes = split_bytes or max(32 * MIB, total_bytes // 2000)
     return [split for file in files for split in _plan_file(file, options=options, split_bytes=split_bytes)]
@@ -222,7 +231,7 @@ def _cuts(path: str, *, compression: str, file_format: str, options: ReadOptions
                 raise
             return [0]  # the worker that reads it counts it
     if compression == "bz2" and file_format == "mediawiki":
-        return _coarsen(_iter_bz2_starts(path, split_bytes=split_bytes), split_bytes=split_bytes)
+        return [0, *_iter_bz2_starts(path, split_bytes=split_bytes)]
     is_whole = file_format == "text" and options.document_per == "file"
     if compression != "none" or ":" in file_format or is_whole:
         return [0]
@@ -230,7 +239,7 @@ def _cuts(path: str, *, compression: str, file_format: str, options: ReadOptions
     return [size * i // num_splits for i in range(num_splits)]
 
 
-def _coarsen(starts: Iterable[int], *, split_bytes: int) -> list[int]:
+def _coarsen(starts: Sequence[int], *, split_bytes: int) -> list[int]:
     """Returns 0 and, for each whole multiple of `split_bytes`, the first of the places from there on."""
     cuts, wanted = [0], split_bytes
     for start in starts:
