@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,6 @@ class Intake:
         self.counts["documents"] += 1
         yield document
 
-    def accept_sentences(self, where: str, lines: list[str], *, language: str | None) -> Iterator[Document]:
-        """Yields the document whose sentences are given."""
-        sentences = _clean_sentences(lines)
-        yield from self.accept(where, "\n".join(sentences), language=language, sentences=sentences)
-
     def accept_value(self, where: str, value: Any, *, language: Any, record: bytes | str) -> Iterator[Document]:
         """Yields the document of a record's field.
 
@@ -88,20 +83,33 @@ class Intake:
             record: For the excerpt of a rejected record.
         """
         language = language if isinstance(language, str) and language else None
+        parts = (value,) if isinstance(value, str) else _as_parts(value)
         if value is None:
             self.reject(where, "missing_field", record)
-        elif isinstance(value, str):
-            if _is_encodable(value):
-                yield from self.accept(where, join_lines(value), language=language)
-            else:
-                self.reject(where, "bad_utf8", record)
-        elif isinstance(value, (list, tuple)) and all(isinstance(sentence, str) for sentence in value):
-            if all(map(_is_encodable, value)):
-                yield from self.accept_sentences(where, list(value), language=language)
-            else:
-                self.reject(where, "bad_utf8", record)
-        else:
+        elif not all(isinstance(part, str) for part in parts):
             self.reject(where, "bad_field", record)
+        elif not all(map(_is_encodable, parts)):
+            self.reject(where, "bad_utf8", record)
+        elif isinstance(value, str):
+            yield from self.accept(where, join_lines(value), language=language)
+        else:
+            yield from self.accept_sentences(where, parts, language=language)
+
+    def accept_sentences(self, where: str, sentences: Sequence[str], *, language: str | None) -> Iterator[Document]:
+        """Yields the document whose sentences are given."""
+        text, cleaned = _clean_sentences(sentences)
+        yield from self.accept(where, text, language=language, sentences=cleaned)
+
+    def decode(self, where: str, record: bytes | None) -> str | None:
+        """Returns the text of a record; None for one that is booked as too large (None) or as no UTF-8."""
+        if record is None:
+            self.reject(where, "too_large", "")
+            return None
+        try:
+            return record.decode()
+        except UnicodeDecodeError:
+            self.reject(where, "bad_utf8", record)
+            return None
 
     def _has_right_size(self, where: str, document: Document) -> bool:
         text, options = document.text, self.options
@@ -141,7 +149,7 @@ def _cleaned(changed: Document, document: Document, name: str) -> Document:
     Raises:
         ConfigError: Its fields are not what a document's are, or its text changed where its sentences count.
     """
-    values = (changed.text, changed.language or "", *_as_strings(changed.sentences))
+    values = (changed.text, changed.language or "", *_as_parts(changed.sentences))
     if not all(isinstance(value, str) and _is_encodable(value) for value in values):
         raise ConfigError(
             f"{name} returned {changed!r:.200}; text must be a string, language a string or None, sentences a tuple of "
@@ -149,25 +157,26 @@ def _cleaned(changed: Document, document: Document, name: str) -> Document:
         )
     if changed.sentences is None:
         text, sentences = join_lines(changed.text), None
+    elif changed.sentences == document.sentences and changed.text != document.text:
+        raise ConfigError(
+            f"{name} changed the text of document {document.id!r}, but not its sentences, which are what is used"
+        )
     else:
-        if changed.sentences == document.sentences and changed.text != document.text:
-            raise ConfigError(
-                f"{name} changed the text of document {document.id!r}, but not its sentences, which are what is used"
-            )
-        sentences = _clean_sentences(list(changed.sentences))
-        text = "\n".join(sentences)
+        text, sentences = _clean_sentences(changed.sentences)
     return Document(id=document.id, text=text, language=changed.language, sentences=sentences)
 
 
-def _as_strings(sentences: Any) -> tuple[Any, ...]:
+def _as_parts(sentences: Any) -> tuple[Any, ...]:
     """Returns sentences one by one; what is no tuple or list of them comes as one thing that is no string."""
     if sentences is None:
         return ()
     return tuple(sentences) if isinstance(sentences, (tuple, list)) else (None,)
 
 
-def _clean_sentences(sentences: list[str]) -> tuple[str, ...]:
-    return tuple(sentence for line in sentences if (sentence := " ".join(clean_characters(line).split())))
+def _clean_sentences(sentences: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Returns a document's text, a sentence per line, and its sentences without those that are empty."""
+    cleaned = tuple(sentence for line in sentences if (sentence := " ".join(clean_characters(line).split())))
+    return "\n".join(cleaned), cleaned
 
 
 def _is_encodable(text: str) -> bool:

@@ -65,19 +65,16 @@ def _iter_mediawiki(split: Split, intake: Intake) -> Iterator[Document]:
 
 def _iter_jsonl(split: Split, intake: Intake) -> Iterator[Document]:
     for where, line in iter_lines(split, max_bytes=intake.max_record_bytes):
-        if line is None:
+        if line is None or not is_blank(line):
             intake.counts["records"] += 1
-            intake.reject(where, "too_large", "")
-        elif not is_blank(line):
-            intake.counts["records"] += 1
-            yield from _read_json(where, line, intake)
+            text = intake.decode(where, line)
+            if text is not None:
+                yield from _read_json(where, text, intake)
 
 
-def _read_json(where: str, line: bytes, intake: Intake) -> Iterator[Document]:
+def _read_json(where: str, line: str, intake: Intake) -> Iterator[Document]:
     try:
-        record: Any = json.loads(line.decode())
-    except UnicodeDecodeError:
-        return intake.reject(where, "bad_utf8", line)
+        record: Any = json.loads(line)
     except (ValueError, RecursionError):
         return intake.reject(where, "bad_json", line)
     if not isinstance(record, dict):
@@ -103,15 +100,10 @@ def _iter_wikiextractor(split: Split, intake: Intake) -> Iterator[Document]:
         intake.counts["records"] += 1
         if problem:
             intake.reject(where, "bad_markup", data or b"")
-        elif data is None:
-            intake.reject(where, "too_large", "")
-        else:
-            try:
-                text = data.decode()
-            except UnicodeDecodeError:
-                intake.reject(where, "bad_utf8", data)
-            else:
-                yield from intake.accept(where, join_lines(unescape(text)), language=None)
+            continue
+        text = intake.decode(where, data)
+        if text is not None:
+            yield from intake.accept(where, join_lines(unescape(text)), language=None)
 
 
 def _iter_custom(split: Split, intake: Intake) -> Iterator[Document]:
@@ -150,13 +142,8 @@ def _iter_text(split: Split, intake: Intake) -> Iterator[Document]:
         if data is not None and intake.options.document_per == "line" and is_blank(data):
             continue
         intake.counts["records"] += 1
-        if data is None:
-            intake.reject(where, "too_large", "")
-            continue
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            intake.reject(where, "bad_utf8", data)
+        text = intake.decode(where, data)
+        if text is None:
             continue
         if intake.options.sentence_per_line:
             yield from intake.accept_sentences(where, text.split("\n"), language=None)
