@@ -24,7 +24,6 @@ from tokenizers import Tokenizer
 import bertdata.blocks
 import bertdata.build
 import bertdata.shards
-import bertdata.spill
 from bertdata.build import BATCH_CHARS
 from bertdata.config import BuildOptions, MaskOptions, PairOptions, ShardOptions, TokenizerOptions
 from bertdata.encoder import Encoder
@@ -34,6 +33,7 @@ from bertdata.sentences import split_sentences
 from bertdata.wordpiece import Vocabulary
 from bertdata.work import Work
 from tests.benchmarks import recipe
+from tests.benchmarks.stages import WITHIN_SPLIT
 from tests.benchmarks.tables import head, report
 from tests.benchmarks.texts import LANGUAGES, Corpus, load_corpus, write_documents
 from tests.benchmarks.timing import StageTimes, median_seconds
@@ -42,11 +42,7 @@ NUM_MASK_SETS = 10
 LENGTHS = (128, 512)
 STAGES = (
     ("reading", bertdata.build, "tokenize_split"),
-    ("sentences", bertdata.build, "split_sentences"),
-    ("tokens", Encoder, "encode"),
-    ("runs (keys, spill)", bertdata.build, "document_key"),
-    ("runs (keys, spill)", bertdata.spill.RunWriter, "add"),
-    ("runs (keys, spill)", bertdata.spill.RunWriter, "close"),
+    *WITHIN_SPLIT,
     ("runs (read, sort)", bertdata.build, "_load_documents"),
     ("documents made ready", bertdata.build, "prepare_documents"),
     ("pairs", bertdata.build, "build_pairs"),

@@ -28,15 +28,14 @@ import pyarrow.parquet as pq
 
 import bertdata.build
 import bertdata.readers
-import bertdata.spill
 from bertdata.config import BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
 from bertdata.decompress import iter_chunks
-from bertdata.encoder import Encoder
 from bertdata.launch import open_build
 from bertdata.mediawiki import iter_articles
 from bertdata.readers import iter_documents
 from bertdata.splits import Split, plan_splits
 from bertdata.wikitext import clean_wikitext
+from tests.benchmarks.stages import WITHIN_SPLIT
 from tests.benchmarks.tables import head, report
 from tests.benchmarks.texts import BOOKS, load_corpus, write_documents
 from tests.benchmarks.timing import StageTimes, median_seconds
@@ -48,11 +47,7 @@ OPTIONS = ReadOptions()
 STAGES = (
     ("tokenize_split: all else", bertdata.build, "tokenize_split"),
     ("wikitext", bertdata.readers, "clean_wikitext"),
-    ("sentences", bertdata.build, "split_sentences"),
-    ("tokens", Encoder, "encode"),
-    ("runs (keys, spill)", bertdata.build, "document_key"),
-    ("runs (keys, spill)", bertdata.spill.RunWriter, "add"),
-    ("runs (keys, spill)", bertdata.spill.RunWriter, "close"),
+    *WITHIN_SPLIT,
     ("shards", bertdata.build, "build_shard"),
 )
 

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 
 from tests.corpus import article
 
+URL = "https://en.wikipedia.org/wiki?curid="
+
 
 def _mediawiki(texts: Sequence[str]) -> bytes:
     pages = "".join(article(f"T{number}", text) for number, text in enumerate(texts))
@@ -26,11 +28,13 @@ def _text(texts: Sequence[str]) -> bytes:
     return "\n\n".join(texts).encode()
 
 
+def extract(number: int, title: str, text: str) -> str:
+    """Returns an article as WikiExtractor 3 writes it; `text` is escaped already."""
+    return f'<doc id="{number}" url="{URL}{number}" title="{title}">\n{html.escape(title, quote=False)}\n\n{text}\n</doc>\n'
+
+
 def _extracts(texts: Sequence[str]) -> bytes:
-    docs = (
-        f'<doc id="{number}" url="u" title="T{number}">\nT{number}\n\n{html.escape(text, quote=False)}\n</doc>\n'
-        for number, text in enumerate(texts)
-    )
+    docs = (extract(number, f"T{number}", html.escape(text, quote=False)) for number, text in enumerate(texts))
     return "".join(docs).encode()
 
 
@@ -73,6 +77,15 @@ FORMATS: dict[str, Callable[[Sequence[str]], bytes]] = {
     "text.txt": _text,
     "text.txt.bz2": lambda texts: bz2.compress(_text(texts)),
 }
+
+
+_FORMAT_OF = {"dump": "mediawiki", "multistream": "mediawiki", "pbzip2": "mediawiki", "single": "mediawiki"}
+_FORMAT_OF |= {"records": "jsonl", "rows": "parquet", "wiki_00": "wikiextractor", "text": "text"}
+
+
+def format_of(name: str) -> str:
+    """Returns the format that a name in `FORMATS` stands for."""
+    return _FORMAT_OF[name.split(".")[0]]
 
 
 def write_format(folder: Path, name: str, texts: Sequence[str]) -> Path:

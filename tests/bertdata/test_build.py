@@ -172,8 +172,8 @@ def test_sentences_without_letters_are_dropped_and_counted(tmp_path, small_optio
     dashed = [["* * *", sentences[0], "1984", *sentences[1:], "— 3.5 %"] for sentences in plain]
     shards = []
     for name, texts in (("plain", plain), ("dashed", dashed)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        out = build(tmp_path / name, tmp_path / f"{name}.jsonl", options=small_options)
+        path = write_jsonl(tmp_path / f"{name}.jsonl", [{"text": text} for text in texts])
+        out = build(tmp_path / name, path, options=small_options)
         manifest = bertdata.open_data_set(out).manifest
         assert manifest.counts["sentences"] == 450
         assert manifest.counts.get("sentences_without_letters", 0) == (450 if name == "dashed" else 0)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bertdata.errors import InputError
-from tests.bertdata.formats import FORMATS
+from tests.bertdata.formats import FORMATS, format_of
 from tests.bertdata.reading import read
 from tests.corpus import sentence
 
@@ -100,17 +100,13 @@ def check(path: Path, data: bytes, *, split_bytes: int) -> str:
     signal.signal(signal.SIGALRM, stop)
     signal.alarm(SECONDS)
     try:
-        _, counts, _ = read(path, split_bytes=split_bytes, format=FORMAT_OF[path.name.split(".")[0]])
+        _, counts, _ = read(path, split_bytes=split_bytes, format=format_of(path.name))
     except InputError as error:
         return "error" if str(path) in str(error) else f"an error that does not name the file: {error}"
     finally:
         signal.alarm(0)
     assert expected_records(path.name, data, counts), counts
     return "bad records" if any(name.startswith("rejected_") for name in counts) else "right count"
-
-
-FORMAT_OF = {"dump": "mediawiki", "multistream": "mediawiki", "pbzip2": "mediawiki", "single": "mediawiki"}
-FORMAT_OF |= {"records": "jsonl", "rows": "parquet", "wiki_00": "wikiextractor", "text": "text"}
 
 
 def fuzz(folder: Path, name: str, *, rounds: range) -> Counter[str]:

@@ -7,13 +7,11 @@ from bertdata.config import BuildOptions, MaskOptions, PairOptions, ReadOptions,
 from bertdata.launch import open_build
 from bertdata.manifest import open_data_set
 from bertdata.splits import plan_splits
-from tests.bertdata.formats import FORMATS, write_format
+from tests.bertdata.formats import FORMATS, format_of, write_format
 from tests.bertdata.reading import read
 from tests.corpus import sentence
 
 TEXTS = [" ".join(sentence(number, place) for place in range(3)) for number in range(8)]
-DETECTED = {"dump": "mediawiki", "multistream": "mediawiki", "pbzip2": "mediawiki", "single": "mediawiki"}
-DETECTED |= {"records": "jsonl", "rows": "parquet", "wiki_00": "wikiextractor", "text": "text"}
 SPLIT_BYTES = (1, 2, 13, 100, 701, 10**9)
 
 
@@ -81,4 +79,4 @@ def test_plan_splits_detects_every_format_without_a_name(tmp_path):
     for name in FORMATS:
         path = write_format(tmp_path, name, TEXTS).rename(tmp_path / "nameless")
         formats = {split.format for split in plan_splits([str(path)], options=ReadOptions())}
-        assert formats == {DETECTED[name.split(".")[0]]}
+        assert formats == {format_of(name)}

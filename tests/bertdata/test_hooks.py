@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from bertdata.errors import ConfigError, InputError
 from bertdata.hooks import load_hook
 from bertdata.work import fingerprint_of
 from tests.bertdata.reading import read
+from tests.bertdata.small_builds import write_jsonl
 
 
 @pytest.fixture
@@ -30,11 +30,6 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     return write
 
 
-def jsonl(path: Path, *values: object) -> Path:
-    path.write_text("".join(json.dumps({"text": value}) + "\n" for value in values))
-    return path
-
-
 FILTER = """
 import dataclasses
 def f(document):
@@ -50,7 +45,7 @@ def f(document):
 
 def test_filter_keeps_changes_and_drops_documents(tmp_path, module):
     texts = ["Keep this.", "Please drop this.", "Please change this.", "Please shrink this."]
-    documents, counts, _ = read(jsonl(tmp_path / "a.jsonl", *texts), filter=f"{module(FILTER)}:f")
+    documents, counts, _ = read(write_jsonl(tmp_path / "a.jsonl", texts), filter=f"{module(FILTER)}:f")
     assert [(document.text, document.language) for document in documents] == [
         ("Keep this.", None),
         ("Please é x\nthis.", "fr"),
@@ -60,7 +55,7 @@ def test_filter_keeps_changes_and_drops_documents(tmp_path, module):
 
 def test_filter_sees_and_changes_sentences(tmp_path, module):
     code = "import dataclasses\ndef f(d):\n    return dataclasses.replace(d, sentences=(*d.sentences[1:], ' '))\n"
-    path = jsonl(tmp_path / "a.jsonl", ["One.", "Two.", "Three."])
+    path = write_jsonl(tmp_path / "a.jsonl", [["One.", "Two.", "Three."]])
     ((document,), _, _) = read(path, filter=f"{module(code)}:f")
     assert document.sentences == ("Two.", "Three.")
     assert document.text == "Two.\nThree."
@@ -75,7 +70,7 @@ def test_filter_sees_and_changes_sentences(tmp_path, module):
     ],
 )
 def test_filter_that_fails_is_named_with_the_document(tmp_path, module, body, message):
-    path = jsonl(tmp_path / "a.jsonl", "One.")
+    path = write_jsonl(tmp_path / "a.jsonl", ["One."])
     with pytest.raises(ConfigError, match=message):
         read(path, filter=f"{module('def f(d):' + chr(10) + '    ' + body)}:f")
 
@@ -95,19 +90,19 @@ def test_filter_that_fails_is_named_with_the_document(tmp_path, module, body, me
 def test_filter_that_returns_no_document_is_named(tmp_path, module, change):
     code = f"import dataclasses\ndef f(d):\n    return dataclasses.replace(d, {change})"
     with pytest.raises(ConfigError, match="text must be a string, language a string or None, sentences a tuple"):
-        read(jsonl(tmp_path / "a.jsonl", "One."), filter=f"{module(code)}:f")
+        read(write_jsonl(tmp_path / "a.jsonl", ["One."]), filter=f"{module(code)}:f")
 
 
 def test_filter_that_changes_text_in_vain_is_told(tmp_path, module):
     code = "import dataclasses\ndef f(d):\n    return dataclasses.replace(d, text='x')"
     with pytest.raises(ConfigError, match="changed the text of document 'a.jsonl:line 1', but not its sentences"):
-        read(jsonl(tmp_path / "a.jsonl", ["One.", "Two."]), filter=f"{module(code)}:f")
+        read(write_jsonl(tmp_path / "a.jsonl", [["One.", "Two."]]), filter=f"{module(code)}:f")
 
 
 def test_module_with_suffix_is_told_how_to_write_it(tmp_path, module):
     name = module("def f(d):\n    return d")
     with pytest.raises(ConfigError, match=f"write {name}:f$"):
-        read(jsonl(tmp_path / "a.jsonl", "One."), filter=f"{name}.py:f")
+        read(write_jsonl(tmp_path / "a.jsonl", ["One."]), filter=f"{name}.py:f")
 
 
 READER = """
@@ -179,7 +174,7 @@ def test_options_refuse_what_names_no_function(name):
 
 
 def test_fingerprint_changes_with_the_code_of_a_function(tmp_path, module):
-    path = jsonl(tmp_path / "a.jsonl", "One.")
+    path = write_jsonl(tmp_path / "a.jsonl", ["One."])
     fingerprints = set()
     for code in ("def f(d):\n    return d", "def f(d):\n    return 'no'"):
         options = dataclasses.replace(BuildOptions(), read=ReadOptions(filter=f"{module(code)}:f"))

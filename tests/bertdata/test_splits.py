@@ -4,9 +4,9 @@ import gzip
 import json
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,19 +16,15 @@ from hypothesis import strategies as st
 from bertdata.config import ReadOptions
 from bertdata.decompress import iter_chunks
 from bertdata.errors import InputError
-from bertdata.readers import iter_documents
 from bertdata.splits import Split, find_inputs, plan_splits
+from tests.bertdata.reading import read
 
 OPTIONS = ReadOptions()
 
 
-def read_texts(path: Path, *, options: ReadOptions = OPTIONS, split_bytes: int | None = None) -> list[str]:
+def read_texts(path: Path, **options: Any) -> list[str]:
     """Reads a file split by split."""
-    texts: list[str] = []
-    counts: Counter[str] = Counter()
-    for split in plan_splits([str(path)], options=options, split_bytes=split_bytes):
-        texts += [document.text for document in iter_documents(split, options=options, counts=counts, rejects=[])]
-    return texts
+    return [document.text for document in read(path, **options)[0]]
 
 
 def page(title: str, text: str) -> str:
@@ -255,9 +251,9 @@ def test_plan_splits_of_text_lose_no_document(
 ) -> None:
     path = tmp_path_factory.mktemp("text") / "a"
     path.write_bytes("".join(pieces).encode())
-    options = ReadOptions(format="text", document_per=document_per)  # type: ignore[arg-type]
-    whole = read_texts(path, options=options)
-    assert read_texts(path, options=options, split_bytes=split_bytes) == whole
+    options = {"format": "text", "document_per": document_per}
+    whole = read_texts(path, **options)
+    assert read_texts(path, split_bytes=split_bytes, **options) == whole
     assert "".join("".join(whole).split()) == "".join("".join(pieces).replace("\ufeff", "").split())
 
 
@@ -270,8 +266,7 @@ def test_plan_splits_of_jsonl_lose_no_record(
 ) -> None:
     path = tmp_path_factory.mktemp("jsonl") / "a.jsonl"
     path.write_text(("\n\n" if blank else "\n").join(json.dumps({"text": text}, ensure_ascii=False) for text in texts))
-    options = ReadOptions(format="jsonl")
-    assert read_texts(path, options=options, split_bytes=split_bytes) == read_texts(path, options=options)
+    assert read_texts(path, format="jsonl", split_bytes=split_bytes) == read_texts(path, format="jsonl")
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,4 +1,3 @@
-import html
 import json
 
 import pytest
@@ -6,18 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertdata.errors import InputError
+from tests.bertdata.formats import URL, extract
 from tests.bertdata.reading import read
-
-URL = "https://en.wikipedia.org/wiki?curid="
-
-
-def doc(number: int, title: str, text: str) -> str:
-    """An article as WikiExtractor 3 writes it."""
-    return f'<doc id="{number}" url="{URL}{number}" title="{title}">\n{html.escape(title, quote=False)}\n\n{text}\n</doc>\n'
 
 
 def test_iter_documents_takes_titles_off_and_brings_characters_back(tmp_path):
-    text = doc(1, "A", "This is A.\n\nIt is &lt;small&gt; &amp;amp; old.") + doc(2, 'The "B" & <C>', "This is B.")
+    text = extract(1, "A", "This is A.\n\nIt is &lt;small&gt; &amp;amp; old.") + extract(
+        2, 'The "B" & <C>', "This is B."
+    )
     (tmp_path / "wiki_00").write_text(text + '<doc id="3" revid="9" url="u" title="D">\n\nThis is D.\n</doc>\n')
     documents, counts, _ = read(tmp_path / "wiki_00")
     assert [document.text for document in documents] == [
@@ -48,7 +43,7 @@ def test_iter_documents_reads_json_of_wikiextractor(tmp_path):
 )
 def test_splits_lose_no_article(tmp_path_factory, texts, split_bytes):
     path = tmp_path_factory.mktemp("extracts") / "a"
-    path.write_text("".join(doc(number, f"T{number}", text) for number, text in enumerate(texts)))
+    path.write_text("".join(extract(number, f"T{number}", text) for number, text in enumerate(texts)))
     documents, counts, _ = read(path, split_bytes=split_bytes, format="wikiextractor")
     expected = [text.replace("\n\n", "\n").strip() for text in texts]
     assert [document.text for document in documents] == [text for text in expected if text]
@@ -66,7 +61,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_iter_documents_books_damaged_tags(tmp_path, damage, split_bytes):
     old, new, num_bad, left = DAMAGE[damage]
-    text = doc(1, "A", "This is A.") + doc(2, "B", "This is B.")
+    text = extract(1, "A", "This is A.") + extract(2, "B", "This is B.")
     place = text.rindex(old) if damage == "no opening tag" else text.index(old)
     (tmp_path / "a").write_text(text[:place] + text[place:].replace(old, new, 1))
     documents, counts, rejects = read(tmp_path / "a", split_bytes=split_bytes, format="wikiextractor")
@@ -77,21 +72,21 @@ def test_iter_documents_books_damaged_tags(tmp_path, damage, split_bytes):
 
 @pytest.mark.parametrize("split_bytes", [1, 10**6])
 def test_iter_documents_books_lines_before_the_first_tag(tmp_path, split_bytes):
-    (tmp_path / "a").write_text("\nstray\n" + doc(1, "A", "This is A."))
+    (tmp_path / "a").write_text("\nstray\n" + extract(1, "A", "This is A."))
     documents, _, rejects = read(tmp_path / "a", split_bytes=split_bytes, format="wikiextractor")
     assert len(documents) == 1
     assert [(reject.where, reject.excerpt) for reject in rejects] == [("line 2", "stray")]
 
 
 def test_iter_documents_tells_that_a_file_is_cut_off(tmp_path):
-    (tmp_path / "a").write_text((doc(1, "A", "This is A.") + doc(2, "B", "This is B."))[:-8])
+    (tmp_path / "a").write_text((extract(1, "A", "This is A.") + extract(2, "B", "This is B."))[:-8])
     with pytest.raises(InputError, match=r"/a ends inside the <doc> 'B': the file is cut off"):
         read(tmp_path / "a")
 
 
 def test_iter_documents_books_what_is_too_large_or_no_utf8(tmp_path):
-    pages = [doc(1, "A", "x" * (5 << 20)), doc(2, "B", "y" * 2000), doc(3, "C", "This is C.")]
-    data = "".join(pages).encode() + doc(4, "D", "b?d").encode().replace(b"?", b"\xff")
+    pages = [extract(1, "A", "x" * (5 << 20)), extract(2, "B", "y" * 2000), extract(3, "C", "This is C.")]
+    data = "".join(pages).encode() + extract(4, "D", "b?d").encode().replace(b"?", b"\xff")
     (tmp_path / "a").write_bytes(data)
     documents, counts, _ = read(tmp_path / "a", max_document_bytes=1000)
     assert [document.text for document in documents] == ["This is C."]

@@ -59,6 +59,74 @@ def draw_page(random: Random, num_bytes: int) -> str:
 
 
 @pytest.mark.parametrize(
+    "piece",
+    [
+        *(
+            "{{",
+            "}}",
+            "[[",
+            "]]",
+            "<",
+            "<ref>",
+            "<ref",
+            "<!--",
+            "{|",
+            "\n{|\n",
+            "[",
+            "{",
+            "''",
+            "'''",
+            "&",
+            "\n*",
+            "\n|",
+            "(",
+        ),
+        *(
+            "[[a:",
+            "[[a|",
+            "{{a|",
+            "{{lang|fr|",
+            "<math>",
+            "<gallery><ref>",
+            "{{{",
+            "-{",
+            "<nowiki>",
+            "[http://a ",
+            "\\",
+            " \n",
+        ),
+        *(
+            "{{lang|fr|a}}",
+            "{{quote|",
+            "((",
+            ", ",
+            "__",
+            "<table>",
+            "<code>",
+            "[[File:",
+            "== ",
+            " ",
+            "\n\n",
+            "<math>\\a",
+        ),
+    ],
+)
+def test_clean_wikitext_is_linear_in_a_megabyte_of(piece: str) -> None:
+    open_seconds = seconds_for(piece * (MEGABYTE // len(piece)))
+    closed_seconds = seconds_for(piece * (MEGABYTE // 10 // len(piece)) + "-->}}]]</ref></math>|}")
+    assert open_seconds + closed_seconds < 15  # about a second on a machine that is not busy; minutes if quadratic
+
+
+@pytest.mark.parametrize(
+    "opening", ["[[", "[[a", "[[File:", "[[a|", "[//", "[//a ", "[mailto:", "{{frac|", "\n{|", "<ref", "("]
+)
+def test_clean_wikitext_is_linear_in_what_follows(opening: str) -> None:
+    fillers = (" ", "a", "a ", "=", "\t", ",", "'", ":")
+    seconds = sum(seconds_for(opening + filler * 100_000) for filler in fillers)
+    assert seconds < 15  # a tenth of a second; minutes if quadratic
+
+
+@pytest.mark.parametrize(
     ("opening", "closing"),
     [
         *(("{{a|", "}}"), ("{{quote|", "}}"), ("{{{a|", "}}}"), ("-{a:", "}-"), ("\n{|\n", "\n|}"), ("[[a|", "]]")),

@@ -1,0 +1,18 @@
+"""Where the stages of a build are looked up, for `StageTimes.watch`."""
+
+from __future__ import annotations
+
+import bertdata.build
+import bertdata.spill
+from bertdata.encoder import Encoder
+
+__all__ = ["WITHIN_SPLIT"]
+
+# What `tokenize_split` calls, but for reading.
+WITHIN_SPLIT = (
+    ("sentences", bertdata.build, "split_sentences"),
+    ("tokens", Encoder, "encode"),
+    ("runs (keys, spill)", bertdata.build, "document_key"),
+    ("runs (keys, spill)", bertdata.spill.RunWriter, "add"),
+    ("runs (keys, spill)", bertdata.spill.RunWriter, "close"),
+)
