@@ -28,6 +28,7 @@ from bertdata.encoder import Encoder
 from bertdata.errors import BertDataError, ConfigError, InputError
 from bertdata.files import file_sha256, write_atomically
 from bertdata.manifest import (
+    INDEX,
     Manifest,
     ShardEntry,
     TokenizerInfo,
@@ -41,6 +42,14 @@ from bertdata.rejects import check_rejects, iter_checked_documents, write_reject
 from bertdata.sentences import has_letter, resolve_language, split_sentences
 from bertdata.shards import FORMAT_VERSION, BlockEntry, block_name, open_shard
 from bertdata.spill import BIN_BITS, Documents, RunWriter, concatenate_documents, document_key, read_run
+from bertdata.statistics import (
+    STATISTICS,
+    Statistics,
+    count_block,
+    count_documents,
+    count_shown_tokens,
+    write_statistics,
+)
 from bertdata.vocabulary import WordCounts, count_split, train_wordpiece
 from bertdata.wordpiece import Vocabulary, is_lowercase, load_tokenizer, write_tokenizer
 from bertdata.work import TOKENIZER_FILES, Work, library_versions
@@ -242,11 +251,21 @@ def build_shard(work: Work, task: ShardTask) -> str:
     pairs = build_pairs(documents, options=options.pairs, seed=options.seed)
     labels = pairs.next_sentence_label
     counts.update(samples=len(pairs), not_next=int(labels.sum()), forced=int(pairs.is_forced.sum()))
+    counts.update(tokens_kept=len(documents.tokens), tokens_shown=count_shown_tokens(pairs))
+    empty = Statistics.empty(max_seq_length=task.max_seq_length, vocab_size=vocabulary.size)
+    statistics = count_documents(documents, empty=empty)
     with open_shard(path) as writer:
         for number, start in enumerate(range(0, len(pairs), options.shards.block_size)):
             rows = np.arange(start, min(start + options.shards.block_size, len(pairs)))
             block = make_block(documents, pairs.take(rows), options=options, vocabulary=vocabulary)
             writer.add(block, name=block_name(task.split, task.number, number))
+            statistics += count_block(
+                block,
+                empty=empty,
+                mask_token=vocabulary.roles["mask"],
+                has_labels=options.pairs.next_sentence != "none",
+            )
+    work.write_bytes(f"shards/{task.max_seq_length}/{task.name}.npz", statistics.to_npz())
     entry = ShardEntry(
         name=task.name,
         split=task.split,
@@ -285,6 +304,11 @@ def _write_data_set(work: Work, tasks: list[ShardTask], *, counts: Counter[str],
         write_atomically(folder / name, (work.folder / name).read_bytes())
     write_index(folder, blocks)
     _, vocabulary = _encoder(work)
+    write_statistics(
+        folder,
+        (Statistics.from_npz(work.folder / f"shards/{length}/{task.name}.npz") for task in tasks),
+        empty=Statistics.empty(max_seq_length=length, vocab_size=vocabulary.size),
+    )
     del shard_counts["documents"]  # what the splits counted, less the documents without tokens
     merged = counts + shard_counts
     dropped = merged["documents_without_tokens"] + merged["duplicates"] + merged["one_sentence_documents"]
@@ -307,6 +331,7 @@ def _write_data_set(work: Work, tasks: list[ShardTask], *, counts: Counter[str],
         counts={name: count for name, count in sorted(merged.items()) if count},
         languages=dict(sorted(languages.items())),
         shards=tuple(entries),
+        files={name: file_sha256(folder / name) for name in ("tokenizer_config.json", INDEX, STATISTICS)},
     )
     write_manifest(folder, manifest)
 

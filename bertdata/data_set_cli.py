@@ -28,6 +28,6 @@ def inspect(folder: Path, num_samples: int, split: str, mask_set: int) -> None:
     data_set = open_data_set(folder)
     for text in iter_descriptions(data_set, split=split, num_samples=num_samples, mask_set=mask_set):
         click.echo(text)
-    guess = describe_label_guess(data_set, split=split)
+    guess = describe_label_guess(data_set.load_statistics())
     if guess is not None:
         click.echo(guess)

@@ -4,6 +4,7 @@ shards/
 ├── train-00000-of-00002.tar ...    samples, see `bertdata.shards`
 ├── tokenizer.json                  the tokenizer, and tokenizer_config.json for transformers
 ├── index.arrow                     a row per block: shard, offset, bytes, samples, tokens, CRC-32
+├── statistics.json                 counts over all samples and documents, see `bertdata.statistics`
 └── manifest.json                   options, tokenizer, versions, inputs, counts, shards with SHA-256
 """
 
@@ -24,6 +25,7 @@ import pyarrow as pa
 from bertdata.errors import ShardError
 from bertdata.files import file_sha256, write_atomically
 from bertdata.shards import FORMAT_VERSION, Block, BlockEntry, read_block
+from bertdata.statistics import Statistics, load_statistics
 
 __all__ = [
     "BlockIndex",
@@ -98,6 +100,7 @@ class Manifest:
         counts: Counts of every stage, by name; in = out + dropped by reason.
         languages: Documents by language, as sentence rules saw it.
         shards: All shards, train before eval, in order.
+        files: SHA-256 of the other files of the folder by name, hexadecimal.
     """
 
     format_version: int
@@ -109,6 +112,7 @@ class Manifest:
     counts: dict[str, int]
     languages: dict[str, int]
     shards: tuple[ShardEntry, ...]
+    files: dict[str, str]
 
     @property
     def fingerprint(self) -> str:
@@ -161,6 +165,14 @@ class DataSet:
         """Returns the index rows of the blocks of `split`, "train" or "eval"."""
         wanted = np.array([shard.split == split for shard in self.manifest.shards], dtype=bool)
         return self.index.take(wanted[self.index.shard] if len(self.index) else np.zeros(0, dtype=bool))
+
+    def load_statistics(self) -> Statistics:
+        """Reads the statistics that the build counted."""
+        return load_statistics(
+            self.folder,
+            max_seq_length=self.manifest.options["pairs"]["max_seq_length"],
+            vocab_size=self.manifest.tokenizer.vocab_size,
+        )
 
     def read(self, blocks: BlockIndex, row: int) -> Block:
         """Reads the block in row `row` of `blocks`, checked; see `bertdata.shards.read_block`."""
@@ -222,6 +234,7 @@ def _parse_manifest(values: Mapping[str, Any], *, path: Path) -> Manifest:
             counts=values["counts"],
             languages=values["languages"],
             shards=tuple(ShardEntry(**shard) for shard in values["shards"]),
+            files=values["files"],
         )
     except (KeyError, TypeError) as error:
         raise ShardError(f"{path} is no manifest of a data set ({error!r}); build the data set again") from error

@@ -8,6 +8,7 @@
     ├── runs/00003-0000.run     tokenized documents of split 3
     ├── splits/00003.json       counts of split 3; it is done
     ├── plan.json               how many shards there will be
+    ├── shards/128/train-00000-of-00002.tar.npz         statistics of a shard
     ├── shards/128/train-00000-of-00002.tar.json        blocks and counts of a shard; it is done
     ├── running/4711            what a worker process is at
     ├── beam.log                what Beam printed
@@ -44,12 +45,15 @@ from bertdata.files import write_atomically
 from bertdata.hooks import hash_of_hook
 from bertdata.manifest import INDEX, MANIFEST
 from bertdata.splits import Split
+from bertdata.statistics import STATISTICS
 from bertdata.wordpiece import tokenizer_files
 
 __all__ = ["Lock", "Work", "data_set_folders", "fingerprint_of", "library_versions", "remove_build"]
 
 WORK = ".work"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_SHARDS = ("train-*.tar", "eval-*.tar")
+_WRITTEN = (MANIFEST, INDEX, STATISTICS, *TOKENIZER_FILES, "rejects.jsonl", *_SHARDS, "*.tmp")  # by a build
 
 
 def library_versions() -> dict[str, str]:
@@ -127,7 +131,7 @@ class Work:
 
     def write(self, name: str, values: dict[str, Any]) -> None:
         """Writes a record under `name` within the work folder."""
-        write_atomically(self.folder / name, json.dumps(values, ensure_ascii=False).encode())
+        self.write_bytes(name, json.dumps(values, ensure_ascii=False).encode())
 
     def read(self, name: str) -> dict[str, Any]:
         """Reads the record `name`."""
@@ -138,11 +142,15 @@ class Work:
         """Returns whether the record `name` is there."""
         return (self.folder / name).exists()
 
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Writes data under `name` within the work folder."""
+        write_atomically(self.folder / name, data)
+
     def write_array(self, name: str, array: npt.NDArray[Any]) -> None:
         """Writes an array under `name` within the work folder."""
         sink = io.BytesIO()
         np.save(sink, array, allow_pickle=False)
-        write_atomically(self.folder / name, sink.getvalue())
+        self.write_bytes(name, sink.getvalue())
 
     def read_array(self, name: str) -> npt.NDArray[Any]:
         """Reads the array `name`."""
@@ -214,7 +222,7 @@ def remove_build(out: Path, *, options: BuildOptions) -> None:
     """Removes a build, finished or not, and nothing else, from the folders that `options` write to; manifests first."""
     folders = [out, *(folder for folder in data_set_folders(out, options=options) if folder != out)]
     for folder in folders:
-        for pattern in (MANIFEST, INDEX, *TOKENIZER_FILES, "rejects.jsonl", "train-*.tar", "eval-*.tar", "*.tmp"):
+        for pattern in _WRITTEN:
             for path in folder.glob(pattern):
                 path.unlink()
     for folder in folders[1:]:

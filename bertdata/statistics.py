@@ -1,0 +1,246 @@
+"""Statistics of a data set, counted while it is built: `statistics.json` beside the manifest.
+
+Shards are counted one by one and added up, so no count needs a second pass over the data. What is counted of samples
+can be counted again from the shards (`recount`); what is counted of documents needs the input.
+
+Lengths of documents and sentences are kept in buckets: one per value below 32, then 16 for each doubling, so that a
+length is known to within 6 %.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bertdata.errors import ShardError
+from bertdata.files import write_atomically
+from bertdata.pairs import Pairs
+from bertdata.shards import Block
+from bertdata.spill import Documents
+
+__all__ = [
+    "STATISTICS",
+    "Statistics",
+    "bucket_edges",
+    "bucket_of",
+    "count_block",
+    "count_documents",
+    "count_shown_tokens",
+    "load_statistics",
+    "write_statistics",
+]
+
+STATISTICS = "statistics.json"
+IntArray = npt.NDArray[np.int64]
+
+_EXACT = 32  # values below have a bucket each
+_PER_DOUBLING = 16
+_NUM_BUCKETS = 600
+_NUM_PLACES = 20
+_LENGTH_CELLS = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statistics:
+    """Counts over the samples and documents of a data set; L tokens at most, V ids. All int64. `+` adds two of them.
+
+    Attributes:
+        sample_lengths: [L + 1]; samples by tokens, specials included.
+        segment_lengths: [2, 2, G, G]; samples by even or odd place in their block, label, and cell of the tokens of A
+            and of A and B together, specials left out. A cell is `max(1, L // 128)` lengths. Empty for samples of one
+            segment.
+        token_counts: [V]; tokens of all samples by id, unmasked, specials included.
+        shown: [3]; predicted positions that show [MASK], another token, and the token itself.
+        predictions_by_candidates: [L + 1]; predicted positions by how many positions of their sample could be.
+        prediction_places: [20]; predicted positions by the twentieth of these that they lie in.
+        document_tokens: [600]; documents by tokens, in buckets. Documents are those that samples are made of.
+        document_sentences: [600]; documents by sentences, in buckets.
+        sentence_tokens: [600]; sentences of documents by tokens, in buckets; long ones after they were cut.
+    """
+
+    sample_lengths: IntArray
+    segment_lengths: IntArray
+    token_counts: IntArray
+    shown: IntArray
+    predictions_by_candidates: IntArray
+    prediction_places: IntArray
+    document_tokens: IntArray
+    document_sentences: IntArray
+    sentence_tokens: IntArray
+
+    @classmethod
+    def empty(cls, *, max_seq_length: int, vocab_size: int) -> Statistics:
+        """Returns the statistics of nothing."""
+        cells = max_seq_length // _cell_size(max_seq_length) + 1
+        shapes = {
+            "sample_lengths": (max_seq_length + 1,),
+            "segment_lengths": (2, 2, cells, cells),
+            "token_counts": (vocab_size,),
+            "shown": (3,),
+            "predictions_by_candidates": (max_seq_length + 1,),
+            "prediction_places": (_NUM_PLACES,),
+        }
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: np.zeros(shapes.get(name, _NUM_BUCKETS), dtype=np.int64) for name in names})
+
+    def __add__(self, other: Statistics) -> Statistics:
+        return Statistics(**{name: getattr(self, name) + getattr(other, name) for name in _NAMES})
+
+    def differing(self, other: Statistics) -> list[str]:
+        """Returns the names of the counts of samples that are not those of `other`."""
+        return [name for name in SAMPLE_COUNTS if not np.array_equal(getattr(self, name), getattr(other, name))]
+
+    @property
+    def expected_places(self) -> npt.NDArray[np.float64]:
+        """What `prediction_places` would be on average if every position were as likely: float64 [20]."""
+        numbers = np.flatnonzero(self.predictions_by_candidates)
+        edges = -(-np.outer(numbers, np.arange(_NUM_PLACES + 1)) // _NUM_PLACES)
+        shares = np.diff(edges, axis=1) / np.maximum(numbers, 1)[:, None]
+        return np.asarray(self.predictions_by_candidates[numbers] @ shares)
+
+    def to_npz(self) -> bytes:
+        """Returns the counts as a compressed `.npz`, for the work folder."""
+        sink = io.BytesIO()
+        np.savez_compressed(sink, **{name: getattr(self, name) for name in _NAMES})
+        return sink.getvalue()
+
+    @classmethod
+    def from_npz(cls, path: Path) -> Statistics:
+        """Reads what `to_npz` gave."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{name: arrays[name] for name in _NAMES})
+
+    def to_json(self) -> bytes:
+        """Returns `statistics.json`: of each count its shape, and the places that are not zero, flattened."""
+        values = {name: _sparse(getattr(self, name)) for name in _NAMES}
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())
+        return f"{{\n{lines}\n}}\n".encode()
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(Statistics))
+SAMPLE_COUNTS = tuple(name for name in _NAMES if not name.startswith(("document_", "sentence_")))
+
+
+def _cell_size(max_seq_length: int) -> int:
+    return max(1, max_seq_length // _LENGTH_CELLS)
+
+
+def _sparse(array: IntArray) -> dict[str, list[int]]:
+    flat = array.ravel()
+    places = np.flatnonzero(flat)
+    return {"shape": list(array.shape), "places": places.tolist(), "counts": flat[places].tolist()}
+
+
+def _dense(values: dict[str, Any], *, shape: tuple[int, ...]) -> IntArray:
+    if tuple(values["shape"]) != shape:
+        raise ValueError(f"shape {values['shape']}, not {list(shape)}")
+    places, counts = (np.array(values[name], dtype=np.int64) for name in ("places", "counts"))
+    if places.shape != counts.shape or places.min(initial=0) < 0 or counts.min(initial=0) < 0:
+        raise ValueError("places and counts do not fit each other")
+    array = np.zeros(shape, dtype=np.int64)
+    array.ravel()[places] = counts
+    return array
+
+
+def load_statistics(folder: Path, *, max_seq_length: int, vocab_size: int) -> Statistics:
+    """Reads the statistics of a data set.
+
+    Args:
+        folder: The data set's folder.
+        max_seq_length: That of its options.
+        vocab_size: That of its tokenizer.
+
+    Raises:
+        ShardError: They are missing, or not those of such a data set.
+    """
+    path = folder / STATISTICS
+    shapes = Statistics.empty(max_seq_length=max_seq_length, vocab_size=vocab_size)
+    try:
+        values = json.loads(path.read_bytes())
+        return Statistics(**{name: _dense(values[name], shape=getattr(shapes, name).shape) for name in _NAMES})
+    except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
+        raise ShardError(f"{path} cannot be read as statistics ({error!r:.200}); copy the data set again") from error
+
+
+def write_statistics(folder: Path, parts: Iterable[Statistics], *, empty: Statistics) -> None:
+    """Writes the sum of the statistics of all shards."""
+    write_atomically(folder / STATISTICS, sum(parts, start=empty).to_json())
+
+
+def bucket_of(values: IntArray) -> IntArray:
+    """Returns the bucket of each length: int64 [N], below 600."""
+    doublings = np.frexp(np.maximum(values, 1).astype(np.float64))[1].astype(np.int64) - 1
+    shift = np.maximum(doublings - 4, 0)
+    buckets = np.where(values < _EXACT, values, _EXACT + _PER_DOUBLING * (doublings - 5) + (values >> shift) - 16)
+    return np.minimum(buckets, _NUM_BUCKETS - 1)
+
+
+def bucket_edges() -> IntArray:
+    """Returns where buckets begin and end: bucket i holds lengths from edge i to below edge i + 1; int64 [601]."""
+    doublings, steps = np.divmod(np.arange(_NUM_BUCKETS + 1 - _EXACT), _PER_DOUBLING)
+    return np.concatenate([np.arange(_EXACT), (_PER_DOUBLING + steps) << (doublings + 1)])
+
+
+def count_block(block: Block, *, empty: Statistics, mask_token: int, has_labels: bool) -> Statistics:
+    """Counts the samples of one block.
+
+    Args:
+        block: The samples, with what mask sets they have.
+        empty: Statistics of nothing, in the shapes of the data set.
+        mask_token: Id of [MASK].
+        has_labels: Whether the label says something of the segments (not in mode "none").
+    """
+    offsets = block.token_offsets.astype(np.int64)
+    lengths = block.lengths
+    has_b = block.segment_b < lengths
+    candidates = lengths - 2 - has_b
+    segment_lengths = np.zeros_like(empty.segment_lengths)
+    if has_labels:
+        cell = _cell_size(len(empty.sample_lengths) - 1)
+        a_lengths, half = block.segment_b.astype(np.int64) - 2, np.arange(block.num_samples) % 2
+        np.add.at(segment_lengths, (half, block.next_sentence_label, a_lengths // cell, candidates // cell), 1)
+
+    per_sample = block.num_predictions.sum(axis=1, dtype=np.int64)
+    sample = np.repeat(np.arange(block.num_samples), per_sample)
+    positions = block.mask_positions.astype(np.int64)
+    tokens = block.tokens[offsets[sample] + positions]
+    is_mask, is_same = block.mask_tokens == mask_token, block.mask_tokens == tokens
+    rank = positions - 1 - (positions >= block.segment_b[sample])
+    by_candidates = np.zeros_like(empty.predictions_by_candidates)
+    np.add.at(by_candidates, candidates, per_sample)
+    places = rank * _NUM_PLACES // np.maximum(candidates[sample], 1)
+    return dataclasses.replace(
+        empty,
+        sample_lengths=np.bincount(lengths, minlength=len(empty.sample_lengths)),
+        segment_lengths=segment_lengths,
+        token_counts=np.bincount(block.tokens, minlength=len(empty.token_counts)),
+        shown=np.array([is_mask.sum(), (~is_mask & ~is_same).sum(), (~is_mask & is_same).sum()]),
+        predictions_by_candidates=by_candidates,
+        prediction_places=np.bincount(places, minlength=_NUM_PLACES),
+    )
+
+
+def count_documents(documents: Documents, *, empty: Statistics) -> Statistics:
+    """Counts the documents that samples are made of."""
+    tokens_before = documents.token_offsets[documents.sentence_offsets]
+    lengths = (np.diff(tokens_before), np.diff(documents.sentence_offsets), np.diff(documents.token_offsets))
+    tokens, sentences, by_sentence = (np.bincount(bucket_of(values), minlength=_NUM_BUCKETS) for values in lengths)
+    return dataclasses.replace(empty, document_tokens=tokens, document_sentences=sentences, sentence_tokens=by_sentence)
+
+
+def count_shown_tokens(pairs: Pairs) -> int:
+    """Returns how many tokens of the documents stand in at least one segment."""
+    starts = np.concatenate([pairs.a_start, pairs.b_start])
+    stops = np.concatenate([pairs.a_stop, pairs.b_stop])
+    order = np.argsort(starts)
+    starts, stops = starts[order], stops[order]
+    reached = np.maximum.accumulate(np.concatenate([[0], stops[:-1]])) if len(stops) else stops
+    return int(np.maximum(stops - np.maximum(starts, reached), 0).sum())
