@@ -59,6 +59,7 @@ __all__ = [
     "open_shard",
     "position_dtype",
     "read_block",
+    "read_field",
     "shard_name",
     "token_dtype",
 ]
@@ -242,18 +243,24 @@ def _parse_npy(data: memoryview, *, where: str) -> npt.NDArray[Any]:
     return array
 
 
-def _parse_member(data: memoryview, position: int, *, where: str) -> tuple[str, npt.NDArray[Any], int]:
-    """Returns name, array and end (padding included) of the tar member at `position`."""
-    header = bytes(data[position : position + _RECORD])
+def _parse_header(header: bytes, position: int, *, num_bytes: int, where: str) -> tuple[str, int, int]:
+    """Returns name, start and stop of the file whose tar header lies at `position` in a block of `num_bytes`."""
     try:
         info = tarfile.TarInfo.frombuf(header, "ascii", "strict")
     except tarfile.HeaderError as error:
         raise ShardError(f"{where}: not a tar member at byte {position} of the block ({error})") from error
     start = position + _RECORD
     stop = start + info.size
-    if not info.isreg() or stop > len(data):
+    if not info.isreg() or not start <= stop <= num_bytes:
         raise ShardError(f"{where}: member {info.name!r} is no plain file within the block")
-    return info.name, _parse_npy(data[start:stop], where=f"{where}, member {info.name!r}"), stop + -info.size % _RECORD
+    return info.name, start, stop
+
+
+def _parse_member(data: memoryview, position: int, *, where: str) -> tuple[str, npt.NDArray[Any], int]:
+    """Returns name, array and end (padding included) of the tar member at `position`."""
+    header = bytes(data[position : position + _RECORD])
+    name, start, stop = _parse_header(header, position, num_bytes=len(data), where=where)
+    return name, _parse_npy(data[start:stop], where=f"{where}, member {name!r}"), stop + -stop % _RECORD
 
 
 def _check_block(block: Block, *, where: str) -> None:
@@ -322,6 +329,34 @@ def read_block(path: Path | str, *, offset: int, num_bytes: int, crc32: int, nam
     if found != crc32:
         raise ShardError(f"{where}: CRC-32 is {found:08x}, not {crc32:08x}; the shard is damaged, copy it again")
     return decode_block(data, where=where)
+
+
+def read_field(path: Path | str, *, offset: int, num_bytes: int, field: str) -> npt.NDArray[Any]:
+    """Reads one array of a block and the tar headers before it, and nothing else; its CRC-32 is not checked.
+
+    Args:
+        path: The shard's file.
+        offset: First byte of the block.
+        num_bytes: Bytes of the block.
+        field: One of the attributes of `Block`.
+
+    Raises:
+        ShardError: The file is missing or truncated, or holds something else there.
+    """
+    where = f"{path}, block at byte {offset}"
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            position = 0
+            for current in FIELDS[: FIELDS.index(field) + 1]:
+                header = os.pread(file.fileno(), _RECORD, offset + position)
+                name, start, stop = _parse_header(header, position, num_bytes=num_bytes, where=where)
+                if not name.endswith(f".{current}.npy"):
+                    raise ShardError(f"{where}: found member {name!r} where {current}.npy belongs")
+                position = stop + -stop % _RECORD
+            data = os.pread(file.fileno(), stop - start, offset + start)
+    except OSError as error:
+        raise ShardError(f"{where}: cannot be read ({error}); build or copy the shard again") from error
+    return _parse_npy(memoryview(data), where=f"{where}, member {name!r}")
 
 
 def iter_blocks(path: Path | str) -> Iterator[Block]:
