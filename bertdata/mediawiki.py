@@ -18,7 +18,7 @@ from bertdata.dump_header import BESIDE_PAGES
 from bertdata.errors import InputError
 from bertdata.splits import Split
 
-__all__ = ["Article", "iter_articles"]
+__all__ = ["Article", "iter_articles", "iter_pages"]
 
 _PAGE, _PAGE_END, _ROOT_END = b"<page>", b"</page>", b"</mediawiki>"
 
@@ -53,7 +53,7 @@ _ENGLISH_NAMESPACES = (
 
 
 class Article(NamedTuple):
-    """A page of namespace 0 that is no redirect; its text is None where the page is too large to be read."""
+    """A page of a wiki; its text is None where it is too large to be read."""
 
     title: str
     text: str | None
@@ -135,7 +135,7 @@ def _count_spaces(data: bytearray) -> int:
 def iter_articles(
     split: Split, chunks: Iterable[Chunk], *, max_page_bytes: int, counts: Counter[str]
 ) -> Iterator[Article]:
-    """Yields the articles whose `<page>` begins in the split.
+    """Yields the articles whose `<page>` begins in the split, and counts all pages.
 
     Args:
         split: Part of a dump.
@@ -145,6 +145,18 @@ def iter_articles(
 
     Raises:
         InputError: The dump ends inside a page or before its closing tag, or a page is not well-formed XML.
+    """
+    for kind, article in iter_pages(split, chunks, max_page_bytes=max_page_bytes):
+        counts["pages"] += 1
+        counts[kind] += 1
+        if kind == "articles":
+            yield article
+
+
+def iter_pages(split: Split, chunks: Iterable[Chunk], *, max_page_bytes: int) -> Iterator[tuple[str, Article]]:
+    """Yields all pages that begin in a split with their kind: articles, redirects, other_namespaces or other_models.
+
+    Args and errors are those of `iter_articles`.
     """
     window = _Window(chunks)
     numbers = {name.casefold(): number for name, number in split.namespaces or _ENGLISH_NAMESPACES}
@@ -167,11 +179,8 @@ def iter_articles(
             page = ElementTree.fromstring(data)
         except ElementTree.ParseError as error:
             raise InputError(f"{where} is not well-formed XML ({error}); {remedy}") from error
-        counts["pages"] += 1
         kind, article = _classify(page, numbers)
-        counts[kind] += 1
-        if kind == "articles":
-            yield article if complete else Article(article.title, None)
+        yield kind, article if complete else Article(article.title, None)
         # Else a damaged tag would take its page away in silence. The end of the file is checked below.
         if not window.starts_with((_PAGE, *BESIDE_PAGES)):
             raise InputError(

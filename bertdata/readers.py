@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from bertdata.config import ReadOptions
 from bertdata.decompress import iter_chunks
@@ -25,7 +26,20 @@ from bertdata.splits import Split
 from bertdata.wikiextractor import is_extracted_record, iter_extracts, unescape
 from bertdata.wikitext import clean_wikitext
 
-__all__ = ["iter_documents"]
+__all__ = ["Record", "iter_documents", "iter_records", "read_record"]
+
+
+class Record(NamedTuple):
+    """A record as it stands in the input.
+
+    Attributes:
+        where: Title, line, row, byte or number.
+        data: A dump's wikitext, the bytes of a line, paragraph or file, an `Extract`, a `Row`, or what a reader of the
+            user's own gave; None for wikitext or bytes that are too large.
+    """
+
+    where: str
+    data: Any
 
 
 def iter_documents(
@@ -44,117 +58,148 @@ def iter_documents(
         ConfigError: The user's own filter fails.
     """
     intake = Intake(split, options, counts, rejects)
-    if ":" in split.format:
-        yield from _iter_custom(split, intake)
-    else:
-        yield from _READERS[split.format](split, intake)
+    for record in iter_records(split, intake=intake):
+        yield from read_record(record, split, intake=intake)
 
 
-def _iter_mediawiki(split: Split, intake: Intake) -> Iterator[Document]:
+def iter_records(split: Split, *, intake: Intake) -> Iterator[Record]:
+    """Yields the records that begin in a split, in the order of the file.
+
+    Args:
+        split: Where to read.
+        intake: Its options say how; of a dump, it counts the pages.
+
+    Raises:
+        InputError: The file is damaged or cut off.
+    """
+    return (_iter_custom if ":" in split.format else _ITER_RECORDS[split.format])(split, intake)
+
+
+def read_record(record: Record, split: Split, *, intake: Intake) -> Iterator[Document]:
+    """Yields the document of a record of a split, unless `intake` books it elsewhere."""
+    intake.counts["records"] += 1
+    yield from (_read_custom if ":" in split.format else _READ_RECORD[split.format])(record, split, intake)
+
+
+def _iter_mediawiki(split: Split, intake: Intake) -> Iterator[Record]:
     chunks = iter_chunks(split.path, compression=split.compression, start=split.start, stop=split.stop)
-    media_names = tuple(sorted(name for name, number in split.namespaces if number in MEDIA_NAMESPACES))
     articles = iter_articles(split, chunks, max_page_bytes=intake.max_record_bytes, counts=intake.counts)
-    for title, wikitext in articles:
-        intake.counts["records"] += 1
-        if wikitext is None:
-            intake.reject(title, "too_large", "")
-        else:
-            text = clean_wikitext(wikitext, media_names=media_names)
-            yield from intake.accept(title, text, language=split.language)
+    return (Record(*article) for article in articles)
 
 
-def _iter_jsonl(split: Split, intake: Intake) -> Iterator[Document]:
-    for where, line in iter_lines(split, max_bytes=intake.max_record_bytes):
-        if line is None or not is_blank(line):
-            intake.counts["records"] += 1
-            text = intake.decode(where, line)
-            if text is not None:
-                yield from _read_json(where, text, intake)
+def _read_mediawiki(record: Record, split: Split, intake: Intake) -> Iterator[Document]:
+    if record.data is None:
+        return intake.reject(record.where, "too_large", "")
+    text = clean_wikitext(record.data, media_names=_media_names(split.namespaces))
+    return (yield from intake.accept(record.where, text, language=split.language))
 
 
-def _read_json(where: str, line: str, intake: Intake) -> Iterator[Document]:
+@lru_cache(maxsize=8)
+def _media_names(namespaces: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
+    return tuple(sorted(name for name, number in namespaces if number in MEDIA_NAMESPACES))
+
+
+def _iter_filled_lines(split: Split, intake: Intake) -> Iterator[Record]:
+    lines = iter_lines(split, max_bytes=intake.max_record_bytes)
+    return (Record(where, line) for where, line in lines if line is None or not is_blank(line))
+
+
+def _read_jsonl(record: Record, _: Split, intake: Intake) -> Iterator[Document]:
+    line = intake.decode(record.where, record.data)
+    if line is None:
+        return None
     try:
-        record: Any = json.loads(line)
+        values: Any = json.loads(line)
     except (ValueError, RecursionError):
-        return intake.reject(where, "bad_json", line)
-    if not isinstance(record, dict):
-        return intake.reject(where, "bad_json", line)
-    value = record.get(intake.options.text_field)
-    if isinstance(value, str) and is_extracted_record(record):
+        return intake.reject(record.where, "bad_json", line)
+    if not isinstance(values, dict):
+        return intake.reject(record.where, "bad_json", line)
+    value = values.get(intake.options.text_field)
+    if isinstance(value, str) and is_extracted_record(values):
         value = unescape(value)
-    return (yield from intake.accept_value(where, value, language=record.get("language"), record=line))
+    return (yield from intake.accept_value(record.where, value, language=values.get("language"), record=line))
 
 
-def _iter_parquet(split: Split, intake: Intake) -> Iterator[Document]:
+def _iter_parquet(split: Split, intake: Intake) -> Iterator[Record]:
     field = intake.options.text_field
-    for where, value, language in iter_rows(split.path, start=split.start, stop=split.stop, text_field=field):
-        intake.counts["records"] += 1
-        if isinstance(value, bytes):
-            intake.reject(where, "bad_utf8", value)
-        else:
-            yield from intake.accept_value(where, value, language=language, record=str(value)[:1000])
+    return (
+        Record(row.where, row) for row in iter_rows(split.path, start=split.start, stop=split.stop, text_field=field)
+    )
 
 
-def _iter_wikiextractor(split: Split, intake: Intake) -> Iterator[Document]:
-    for where, data, problem in iter_extracts(split, max_bytes=intake.max_record_bytes):
-        intake.counts["records"] += 1
-        if problem:
-            intake.reject(where, "bad_markup", data or b"")
-            continue
-        text = intake.decode(where, data)
-        if text is not None:
-            yield from intake.accept(where, join_lines(unescape(text)), language=None)
+def _read_parquet(record: Record, _: Split, intake: Intake) -> Iterator[Document]:
+    where, value, language = record.data
+    if isinstance(value, bytes):
+        return intake.reject(where, "bad_utf8", value)
+    return (yield from intake.accept_value(where, value, language=language, record=str(value)[:1000]))
 
 
-def _iter_custom(split: Split, intake: Intake) -> Iterator[Document]:
+def _iter_wikiextractor(split: Split, intake: Intake) -> Iterator[Record]:
+    return (Record(extract.where, extract) for extract in iter_extracts(split, max_bytes=intake.max_record_bytes))
+
+
+def _read_wikiextractor(record: Record, _: Split, intake: Intake) -> Iterator[Document]:
+    where, data, problem = record.data
+    if problem:
+        return intake.reject(where, "bad_markup", data or b"")
+    text = intake.decode(where, data)
+    if text is not None:
+        yield from intake.accept(where, join_lines(unescape(text)), language=None)
+
+
+def _iter_custom(split: Split, _: Intake) -> Iterator[Record]:
     """Reads with a function of the user's own."""
-    for number, record in enumerate(_iter_custom_records(split), start=1):
-        intake.counts["records"] += 1
-        language = None
-        value: Any = record
-        if isinstance(record, Mapping):
-            value, language = record.get(intake.options.text_field), record.get("language")
-        yield from intake.accept_value(f"record {number:,}", value, language=language, record=repr(record)[:1000])
-
-
-def _iter_custom_records(split: Split) -> Iterator[Any]:
     name = f"--format {split.format}"
     reader = load_hook(split.format, option="--format")
     try:
         records = reader(split.path)
         if isinstance(records, (str, bytes, Mapping)) or not hasattr(records, "__iter__"):
             raise ConfigError(f"{name} returned {records!r:.80}; it must return the records of a file, or yield them")
-        yield from records
+        for number, record in enumerate(records, start=1):
+            yield Record(f"record {number:,}", record)
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:
         raise InputError(f"{name}: {describe_failure(error, split.path, hook=split.format)}") from error
 
 
-def _iter_text(split: Split, intake: Intake) -> Iterator[Document]:
+def _read_custom(record: Record, _: Split, intake: Intake) -> Iterator[Document]:
+    value: Any = record.data
+    language = None
+    if isinstance(value, Mapping):
+        value, language = value.get(intake.options.text_field), value.get("language")
+    return intake.accept_value(record.where, value, language=language, record=repr(record.data)[:1000])
+
+
+def _iter_text(split: Split, intake: Intake) -> Iterator[Record]:
+    if intake.options.document_per == "file":
+        return iter([Record("file", read_whole(split, max_bytes=intake.max_record_bytes))])
     if intake.options.document_per == "line":
-        records = iter_lines(split, max_bytes=intake.max_record_bytes)
-    elif intake.options.document_per == "file":
-        records = iter([("file", read_whole(split, max_bytes=intake.max_record_bytes))])
+        return _iter_filled_lines(split, intake)
+    return (Record(where, data) for where, data in iter_paragraphs(split, max_bytes=intake.max_record_bytes))
+
+
+def _read_text(record: Record, _: Split, intake: Intake) -> Iterator[Document]:
+    text = intake.decode(record.where, record.data)
+    if text is None:
+        return
+    if intake.options.sentence_per_line:
+        yield from intake.accept_sentences(record.where, text.split("\n"), language=None)
     else:
-        records = iter_paragraphs(split, max_bytes=intake.max_record_bytes)
-    for where, data in records:
-        if data is not None and intake.options.document_per == "line" and is_blank(data):
-            continue
-        intake.counts["records"] += 1
-        text = intake.decode(where, data)
-        if text is None:
-            continue
-        if intake.options.sentence_per_line:
-            yield from intake.accept_sentences(where, text.split("\n"), language=None)
-        else:
-            yield from intake.accept(where, join_lines(text), language=None)
+        yield from intake.accept(record.where, join_lines(text), language=None)
 
 
-_READERS = {
+_ITER_RECORDS = {
     "mediawiki": _iter_mediawiki,
-    "jsonl": _iter_jsonl,
+    "jsonl": _iter_filled_lines,
     "parquet": _iter_parquet,
     "wikiextractor": _iter_wikiextractor,
     "text": _iter_text,
+}
+_READ_RECORD = {
+    "mediawiki": _read_mediawiki,
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+    "wikiextractor": _read_wikiextractor,
+    "text": _read_text,
 }
