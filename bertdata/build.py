@@ -39,7 +39,7 @@ from bertdata.pairs import build_pairs
 from bertdata.planning import ShardTask, plan_tasks
 from bertdata.prepare import prepare_documents
 from bertdata.rejects import check_rejects, iter_checked_documents, write_rejects
-from bertdata.sentences import has_letter, resolve_language, split_sentences
+from bertdata.sentences import sentences_of
 from bertdata.shards import FORMAT_VERSION, BlockEntry, block_name, open_shard
 from bertdata.spill import BIN_BITS, Documents, RunWriter, concatenate_documents, document_key, read_run
 from bertdata.statistics import (
@@ -128,11 +128,10 @@ def tokenize_split(work: Work, number: int) -> int:
     options = work.options.read
     split, keep_in = work.splits[number], work.rejects_path
     for document in iter_checked_documents(split, options=options, counts=counts, rejects=rejects, keep_in=keep_in):
-        language = resolve_language(document.language, document.text, option=options.language)
+        language, sentences, num_left_out = sentences_of(document, option=options.language)
         languages[language] += 1
-        sentences = document.sentences or split_sentences(document.text, language=language)
-        batch.append([sentence for sentence in sentences if has_letter(sentence)])
-        counts["sentences_without_letters"] += len(sentences) - len(batch[-1])
+        batch.append(sentences)
+        counts["sentences_without_letters"] += num_left_out
         batched += len(document.text)
         if batched >= BATCH_CHARS:
             _spill(batch, runs, counts, encoder=encoder, vocabulary=vocabulary)

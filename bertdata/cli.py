@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import click
 
 from bertdata.config import DEFAULT_MIRROR, LATEST
-from bertdata.data_set_cli import inspect
+from bertdata.data_set_cli import inspect, verify
 from bertdata.errors import BertDataError, ConfigError, OutputError
 from bertdata.options import (
     BEAM_OPTIONS,
@@ -62,7 +61,7 @@ def build(
     out: Path,
     overwrite: bool,
     runner: str,
-    num_workers: str,
+    num_workers: int,
     **values: Any,
 ) -> None:
     """Builds shards from a corpus.
@@ -79,7 +78,6 @@ def build(
     from pipelines.supervise import run_supervised
 
     options = make_build_options(values)
-    workers = _parse_workers(num_workers)
     if importlib.util.find_spec("apache_beam") is None:
         raise ConfigError('bertdata build needs Apache Beam: pip install "bertdata[build]"')
     beam_options = ctx.meta[BEAM_OPTIONS]
@@ -95,20 +93,12 @@ def build(
             click.echo(f"{out} holds this build already, finished; nothing to do", err=True)
         else:
             with Progress(work):
-                run_supervised(work, runner=runner, num_workers=workers, flags=beam_options)
+                run_supervised(work, runner=runner, num_workers=num_workers, flags=beam_options)
     for folder in data_set_folders(out, options=options):
         data_set = open_data_set(folder)
         for warning in iter_warnings(data_set.manifest):
             click.secho(f"warning: {warning}", fg="yellow", err=True)
         click.echo(format_table(summary_rows(data_set)))
-
-
-def _parse_workers(value: str) -> int:
-    if value == "all":
-        return len(os.sched_getaffinity(0))
-    if not value.isdigit() or int(value) < 1:
-        raise ConfigError(f"--num-workers is {value!r}; it must be a number from 1 on, or all")
-    return int(value)
 
 
 @main.command(cls=CorpusCommand)
@@ -168,3 +158,4 @@ def download(wiki: str, out: Path, date: str, mirror: str, contact: str | None) 
 
 
 main.add_command(inspect)
+main.add_command(verify)

@@ -1,12 +1,17 @@
-"""The command line on a finished data set: `bertdata inspect`."""
+"""The command line on a finished data set: `bertdata inspect` and `verify`."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import sys
 from pathlib import Path
 
 import click
 
-__all__ = ["inspect"]
+from bertdata.options import workers_option
+
+__all__ = ["inspect", "verify"]
 
 
 @click.command()
@@ -31,3 +36,44 @@ def inspect(folder: Path, num_samples: int, split: str, mask_set: int) -> None:
     guess = describe_label_guess(data_set.load_statistics())
     if guess is not None:
         click.echo(guess)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--quick", is_flag=True, help="Check that files are there, their sizes and checksums; no samples.")
+@click.option("--json", "as_json", is_flag=True, help="Print what is wrong as JSON.")
+@click.option(
+    "--has-document",
+    metavar="KEY|FILE",
+    help="Instead, tell where a document went: by its key of 16 or 32 hexadecimal digits, or by a file of its text.",
+)
+@workers_option
+def verify(folder: Path, quick: bool, as_json: bool, has_document: str | None, num_workers: int) -> None:
+    """Checks a data set: every byte, every sample, and all of them together.
+
+    Prints what is wrong, by shard, block and sample, and exits with 1 if anything is. With --has-document it exits
+    with 1 if no sample has text of the document.
+
+    Example: bertdata verify shards/
+    """
+    from bertdata.locating import describe_document
+    from bertdata.manifest import open_data_set
+    from bertdata.verify import describe_whole, iter_problems
+
+    if has_document is not None:
+        text, is_there = describe_document(open_data_set(folder), has_document)
+        click.echo(text)
+        sys.exit(0 if is_there else 1)
+    problems = []
+    for problem in iter_problems(folder, quick=quick, num_workers=num_workers):
+        problems.append(problem)
+        if not as_json:
+            click.echo(str(problem))
+    if as_json:
+        values = [dataclasses.asdict(problem) for problem in problems]
+        click.echo(json.dumps({"folder": str(folder), "problems": values}, indent=2))
+    elif problems:
+        click.secho(f"{len(problems):,} problems in {folder}", fg="red", err=True)
+    else:
+        click.echo(describe_whole(folder, quick=quick))
+    sys.exit(1 if problems else 0)

@@ -5,17 +5,27 @@ No index of keys is kept; one member of each block is read, a few per cent of a 
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from bertdata.errors import ShardError
+from bertdata.config import BuildOptions
+from bertdata.documents import Document
+from bertdata.errors import InputError, ShardError
+from bertdata.lines import join_lines
 from bertdata.manifest import DataSet
+from bertdata.sentences import sentences_of
 from bertdata.shards import read_field
+from bertdata.spill import document_key
 
-__all__ = ["Place", "find_document", "iter_document_keys"]
+__all__ = ["Place", "describe_document", "find_document", "iter_document_keys"]
+
+_KEY = re.compile(r"[0-9a-fA-F]{16}([0-9a-fA-F]{16})?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,3 +100,62 @@ def find_document(data_set: DataSet, key64: int) -> list[Place]:
             for sample in np.flatnonzero(is_own.any(axis=1)).tolist()
         ]
     return places
+
+
+def describe_document(data_set: DataSet, key_or_file: str) -> tuple[str, bool]:
+    """Tells where a document went.
+
+    Args:
+        data_set: Where to look.
+        key_or_file: The document's key, of which the first 16 hexadecimal digits count; or a file of its plain text,
+            as it was in the input, or as reading made it.
+
+    Returns:
+        What was found, as text; whether any sample has text of it.
+
+    Raises:
+        InputError: It is neither a key nor a readable file of UTF-8 text.
+    """
+    keys = [int(key_or_file[:16], 16)] if _KEY.fullmatch(key_or_file) else _keys_of_file(data_set, Path(key_or_file))
+    for key in keys:
+        places = find_document(data_set, key)
+        if places:
+            return _describe_places(key, places), True
+    named = ", ".join(f"{key:016x}" for key in keys)
+    return (
+        f"no sample of {data_set.folder} has text of document {named}: it was not in the input, was dropped "
+        "(bertdata inspect --document tells why), or its text is another",
+        False,
+    )
+
+
+def _describe_places(key: int, places: list[Place]) -> str:
+    roles = Counter(place.role for place in places)
+    lines = [
+        f"document {key:016x}: {len(places):,} samples, {roles['A']:,} with A of it and {roles['B']:,} with B only"
+    ]
+    blocks: dict[str, Counter[int]] = {}
+    for place in places:
+        blocks.setdefault(place.shard, Counter())[place.block] += 1
+    for shard, counts in blocks.items():
+        named = ", ".join(f"{block} ({count:,})" for block, count in counts.items())
+        lines.append(f"  {shard}: blocks (samples) {named}")
+    return "\n".join(lines)
+
+
+def _keys_of_file(data_set: DataSet, path: Path) -> list[int]:
+    """Returns the keys that the text of a file may have: by the languages of the data set, its lines joined or not."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no key of 16 or 32 hexadecimal digits, and no file of text ({error})") from error
+    option = BuildOptions.from_json(data_set.manifest.options).read.language
+    keys: dict[int, None] = {}
+    for form in (join_lines(text), text.strip()):
+        as_given = tuple(" ".join(line.split()) for line in form.split("\n") if line.strip())  # a sentence per line
+        for language in (None, *data_set.manifest.languages):
+            for sentences in (None, as_given):
+                document = Document(id=str(path), text=form, language=language, sentences=sentences)
+                key = document_key(sentences_of(document, option=option)[1])
+                keys[int.from_bytes(key[:8], "big")] = None
+    return list(keys)

@@ -33,7 +33,7 @@ from bertdata.shards import Block, position_dtype
 from bertdata.spill import gather_spans, offsets_of
 from bertdata.wordpiece import Vocabulary
 
-__all__ = ["draw_masks", "num_predictions"]
+__all__ = ["draw_masks", "num_predictions", "sample_keys"]
 
 IntArray = npt.NDArray[Any]  # int64; numpy's stubs lose it in arithmetic
 UInt64Array = npt.NDArray[Any]  # uint64
@@ -87,7 +87,7 @@ def draw_masks(
         max_predictions_per_seq=options.masks.max_predictions_per_seq,
     )
     numbers = np.asarray(sets, dtype=np.int64)
-    keys = hash64(_sample_keys(block, key=stage_key(options.seed, "masks"))[:, None], numbers)  # [N, K]
+    keys = hash64(sample_keys(block, key=stage_key(options.seed, "masks"))[:, None], numbers)  # [N, K]
     if options.masks.whole_word_mask:
         counts, draws = _draw_words(block, keys, budget, vocabulary=vocabulary)
     else:
@@ -104,10 +104,14 @@ def _positions(draws: UInt64Array) -> npt.NDArray[Any]:
     return draws >> _POSITION_SHIFT
 
 
-def _sample_keys(block: Block, *, key: int) -> UInt64Array:
-    """Returns a key per sample, from its tokens, its boundary and its documents: uint64 [N].
+def sample_keys(block: Block, *, key: int) -> UInt64Array:
+    """Returns a hash of each sample, of its tokens, its boundary and its documents: uint64 [N].
 
     The tokens enter by a sum with one random weight per position (multilinear hashing).
+
+    Args:
+        block: N samples.
+        key: With another key the hashes are others.
     """
     if not block.num_samples:
         return np.zeros(0, dtype=np.uint64)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from bertdata.config import FORMATS, BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
+from bertdata.workers import num_cores
 
 __all__ = [
     "BEAM_OPTIONS",
@@ -21,6 +22,7 @@ __all__ = [
     "make_read_options",
     "make_tokenizer_options",
     "read_options",
+    "workers_option",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -70,6 +72,30 @@ class _Format(click.ParamType[Any]):
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             self.fail(f"{name!r} is not one of {', '.join(FORMATS)}, nor MODULE:FUNCTION{hint}", param, ctx)
         return name
+
+
+class _Workers(click.ParamType[Any]):
+    """A number of processes, or all: as many as there are processors."""
+
+    name = "workers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if value == "all":
+            return num_cores()
+        if not value.isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is neither a number from 1 on nor all", param, ctx)
+        return int(value)
+
+
+workers_option = click.option(
+    "--num-workers",
+    type=_Workers(),
+    default="all",
+    show_default=True,
+    help="Worker processes on this machine: a number, or all for one per processor.",
+)
 
 
 class CorpusCommand(click.Command):
@@ -286,12 +312,7 @@ def build_options(command: Command) -> Command:
             show_default=True,
             help="Apache Beam runner; those but the first need a file system that all workers share.",
         ),
-        click.option(
-            "--num-workers",
-            default="all",
-            show_default=True,
-            help="Worker processes of FnApiRunner: a number, or all for one per core.",
-        ),
+        workers_option,
     ]
     return _add(command, options)
 

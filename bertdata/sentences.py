@@ -16,9 +16,10 @@ from unicodedata import normalize
 
 import numpy as np
 
+from bertdata.documents import Document
 from bertdata.errors import ConfigError
 
-__all__ = ["has_letter", "resolve_language", "split_sentences"]
+__all__ = ["has_letter", "resolve_language", "sentences_of", "split_sentences"]
 
 _QUOTATION_MARKS = '"“”„«»_'  # the last one is for italics, in plain text of books
 # No apostrophe: before a word, or after a mark of punctuation. The mark comes first, since that is searched fast.
@@ -84,6 +85,22 @@ _SAMPLE_CHARS = 2000
 def has_letter(text: str) -> bool:
     """Returns whether there is a letter of any script in a text."""
     return text[:1].isalpha() or any(map(str.isalpha, text))
+
+
+def sentences_of(document: Document, *, option: str) -> tuple[str, list[str], int]:
+    """Returns the sentences of a document from which samples are made; those without a letter are left out.
+
+    Args:
+        document: The document.
+        option: `--language`.
+
+    Returns:
+        Its language, its sentences, and how many were left out.
+    """
+    language = resolve_language(document.language, document.text, option=option)
+    sentences = document.sentences or split_sentences(document.text, language=language)
+    kept = [sentence for sentence in sentences if has_letter(sentence)]
+    return language, kept, len(sentences) - len(kept)
 
 
 def resolve_language(document_language: str | None, text: str, *, option: str) -> str:

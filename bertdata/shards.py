@@ -49,6 +49,7 @@ from bertdata.errors import ShardError
 from bertdata.files import open_atomically
 
 __all__ = [
+    "END_OF_ARCHIVE",
     "FORMAT_VERSION",
     "Block",
     "BlockEntry",
@@ -75,7 +76,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "<u4": np.dtype("<u4"),
     "<u8": np.dtype("<u8"),
 }
-_END_OF_ARCHIVE = bytes(2 * _RECORD)
+END_OF_ARCHIVE = bytes(2 * _RECORD)
 
 
 def position_dtype(max_seq_length: int) -> np.dtype[Any]:
@@ -200,7 +201,7 @@ def open_shard(path: Path) -> Iterator[ShardWriter]:
     """Opens a shard for writing; the file appears only when all is written, and after an exception nothing is left."""
     with open_atomically(path) as file:
         yield ShardWriter(file)
-        file.write(_END_OF_ARCHIVE)
+        file.write(END_OF_ARCHIVE)
 
 
 class ShardWriter:

@@ -75,7 +75,6 @@ def test_misspelt_format_gets_the_nearest():
         (["--vocab-size", "3"], "--vocab-size is 3; it must be at least 16"),
         (["--seed", "-1"], "--seed is -1"),
         (["--max-rejects", "-1"], "--max-rejects is -1; it must be at least 0"),
-        (["--num-workers", "none"], "--num-workers is 'none'"),
         ([], "no such file"),
     ],
 )
@@ -84,6 +83,13 @@ def test_bad_values_say_what_is_allowed(tmp_path, arguments, message):
     assert result.exit_code == 1
     assert message in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", ["none", "0", "-1", "1.5"])
+def test_bad_numbers_of_workers_are_usage_errors(tmp_path, number):
+    result = run("build", "--input", "x", "--out", tmp_path / "out", "--num-workers", number)
+    assert result.exit_code == 2
+    assert "neither a number from 1 on nor all" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize("size", ["12 parsecs", "MiB", ""])
