@@ -12,7 +12,6 @@ import numpy.typing as npt
 from bertdata.config import BuildOptions
 from bertdata.manifest import Manifest
 from bertdata.masking import num_predictions
-from bertdata.seeds import hash64
 from bertdata.shards import FIELDS, Block, position_dtype
 from bertdata.wordpiece import Vocabulary
 
@@ -141,23 +140,17 @@ def _label_faults(block: Block, rules: BlockRules) -> Iterator[Fault]:
 
 
 def _position_faults(block: Block, rules: BlockRules) -> Iterator[Fault]:
-    num_sets = block.num_predictions.shape[1]
-    counts = block.num_predictions.ravel().astype(np.int64)
-    sets = np.repeat(np.arange(len(counts)), counts)
-    samples = sets // max(num_sets, 1)
-    positions = block.mask_positions.astype(np.int64)
-
-    def of_samples(is_fault: BoolArray) -> BoolArray:
-        return np.bincount(samples[is_fault], minlength=block.num_samples) > 0
-
+    positions, per_sample = block.mask_positions, block.num_predictions.sum(axis=1, dtype=np.int64)
     lengths, segment_b = block.lengths, block.segment_b.astype(np.int64)
-    outside = positions >= lengths[samples]
-    yield "a masked position is outside the sample", of_samples(outside)
-    is_last, is_middle = positions == lengths[samples] - 1, positions == segment_b[samples] - 1
-    yield "a masked position is that of a special token", of_samples((positions == 0) | is_last | is_middle)
+    last, middle = (np.repeat(ends.astype(np.int32), per_sample) for ends in (lengths - 1, segment_b - 1))
+    yield "a masked position is outside the sample", _by_sample(positions > last, per_sample)
+    is_special = (positions == 0) | (positions == last) | (positions == middle)
+    yield "a masked position is that of a special token", _by_sample(is_special, per_sample)
     falls = np.zeros(len(positions), dtype=bool)
-    falls[1:] = (positions[1:] <= positions[:-1]) & (sets[1:] == sets[:-1])
-    yield "masked positions do not ascend", of_samples(falls)
+    falls[1:] = positions[1:] <= positions[:-1]
+    starts = np.cumsum(block.num_predictions, dtype=np.int64)[:-1]  # of all sets but the first
+    falls[starts[starts < len(falls)]] = False
+    yield "masked positions do not ascend", _by_sample(falls, per_sample)
 
     masks = rules.options.masks
     expected = num_predictions(
@@ -171,13 +164,13 @@ def _position_faults(block: Block, rules: BlockRules) -> Iterator[Fault]:
 
 
 def _mask_token_faults(block: Block, rules: BlockRules) -> Iterator[Fault]:
-    per_sample = block.num_predictions.sum(axis=1, dtype=np.int64)
-    samples = np.repeat(np.arange(block.num_samples), per_sample)
-    shown, positions = block.mask_tokens, block.mask_positions
-    original = block.tokens[block.token_offsets[samples] + positions]
-    is_known = shown < rules.vocab_size
-    is_allowed = is_known & rules.is_ordinary[np.where(is_known, shown, 0)]
-    is_allowed |= (shown == rules.roles["mask"]) | (shown == original)
+    shown, per_sample = block.mask_tokens, block.num_predictions.sum(axis=1, dtype=np.int64)
+    others = np.flatnonzero(shown != rules.roles["mask"])
+    samples = np.searchsorted(np.cumsum(per_sample), others, side="right")
+    tokens = shown[others]
+    is_same = tokens == block.tokens[block.token_offsets[samples] + block.mask_positions[others]]
+    is_known = tokens < rules.vocab_size
+    is_allowed = is_same | (is_known & rules.is_ordinary[np.where(is_known, tokens, 0)])
     is_wrong = np.bincount(samples[~is_allowed], minlength=block.num_samples) > 0
     yield "a mask shows a token that may not replace another", is_wrong
     yield "two of its mask sets are the same", _has_equal_sets(block)
@@ -186,15 +179,21 @@ def _mask_token_faults(block: Block, rules: BlockRules) -> Iterator[Fault]:
 def _has_equal_sets(block: Block) -> BoolArray:
     """Returns which samples have two equal mask sets, long enough that this is no chance: bool [N]."""
     counts = block.num_predictions.astype(np.int64)
-    sums = np.zeros(counts.size, dtype=np.uint64)
-    starts = np.cumsum(counts.ravel()) - counts.ravel()
     is_filled = counts.ravel() > 0
-    if is_filled.any():
-        bits = hash64(0, block.mask_positions, block.mask_tokens)
-        sums[is_filled] = np.add.reduceat(bits, starts[is_filled])
+    starts = (np.cumsum(counts) - counts.ravel())[is_filled]
+    # A sum of squares of odd multiples tells sets apart, and costs less than a sum of hashes.
+    values = block.mask_positions * np.uint64(0x9E3779B97F4A7C15) + block.mask_tokens * np.uint64(0xBF58476D1CE4E5B9)
+    sums = np.zeros(counts.size, dtype=np.uint64)
+    sums[is_filled] = np.add.reduceat(values * values, starts) if len(starts) else values
     rows = np.sort(sums.reshape(counts.shape), axis=1)
     is_telling = counts.min(axis=1, initial=_TELLING_PREDICTIONS) >= _TELLING_PREDICTIONS
     return np.asarray((rows[:, 1:] == rows[:, :-1]).any(axis=1) & is_telling)
+
+
+def _by_sample(is_fault: BoolArray, per_sample: npt.NDArray[np.int64]) -> BoolArray:
+    """Returns which samples have a fault at some prediction: bool [N]."""
+    samples = np.searchsorted(np.cumsum(per_sample), np.flatnonzero(is_fault), side="right")
+    return np.bincount(samples, minlength=len(per_sample)) > 0
 
 
 def _any(is_fault: BoolArray, starts: npt.NDArray[np.int64]) -> BoolArray:

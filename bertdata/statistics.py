@@ -209,23 +209,26 @@ def count_block(block: Block, *, empty: Statistics, mask_token: int, has_labels:
         np.add.at(segment_lengths, (half, block.next_sentence_label, a_lengths // cell, candidates // cell), 1)
 
     per_sample = block.num_predictions.sum(axis=1, dtype=np.int64)
-    sample = np.repeat(np.arange(block.num_samples), per_sample)
-    positions = block.mask_positions.astype(np.int64)
-    tokens = block.tokens[offsets[sample] + positions]
-    is_mask, is_same = block.mask_tokens == mask_token, block.mask_tokens == tokens
-    rank = positions - 1 - (positions >= block.segment_b[sample])
-    by_candidates = np.zeros_like(empty.predictions_by_candidates)
-    np.add.at(by_candidates, candidates, per_sample)
-    places = rank * _NUM_PLACES // np.maximum(candidates[sample], 1)
+    positions = block.mask_positions.astype(np.int32)
+    originals = block.tokens[np.repeat(offsets[:-1], per_sample) + positions]
+    is_mask = block.mask_tokens == mask_token
+    num_masks, num_known = np.count_nonzero(is_mask), np.count_nonzero(is_mask | (block.mask_tokens == originals))
+    rank = positions - 1 - (positions >= np.repeat(block.segment_b, per_sample))
+    # Division of floats is many times as fast as that of integers, and as exact for numbers as small as these.
+    places = rank * np.float64(_NUM_PLACES) / np.repeat(candidates, per_sample)
     return dataclasses.replace(
         empty,
         sample_lengths=np.bincount(lengths, minlength=len(empty.sample_lengths)),
         segment_lengths=segment_lengths,
         token_counts=np.bincount(block.tokens, minlength=len(empty.token_counts)),
-        shown=np.array([is_mask.sum(), (~is_mask & ~is_same).sum(), (~is_mask & is_same).sum()]),
-        predictions_by_candidates=by_candidates,
-        prediction_places=np.bincount(places, minlength=_NUM_PLACES),
+        shown=np.array([num_masks, len(positions) - num_known, num_known - num_masks]),
+        predictions_by_candidates=_sums(per_sample, by=candidates, like=empty.predictions_by_candidates),
+        prediction_places=np.bincount(places.astype(np.int64), minlength=_NUM_PLACES),
     )
+
+
+def _sums(values: IntArray, *, by: IntArray, like: IntArray) -> IntArray:
+    return np.bincount(by, weights=values, minlength=len(like)).astype(np.int64)
 
 
 def count_documents(documents: Documents, *, empty: Statistics) -> Statistics:

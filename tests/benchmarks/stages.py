@@ -10,7 +10,7 @@ __all__ = ["WITHIN_SPLIT"]
 
 # What `tokenize_split` calls, but for reading.
 WITHIN_SPLIT = (
-    ("sentences", bertdata.build, "split_sentences"),
+    ("sentences", bertdata.build, "sentences_of"),
     ("tokens", Encoder, "encode"),
     ("runs (keys, spill)", bertdata.build, "document_key"),
     ("runs (keys, spill)", bertdata.spill.RunWriter, "add"),

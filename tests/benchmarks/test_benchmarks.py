@@ -5,7 +5,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from tests.benchmarks import build, read
+from tests.benchmarks import build, read, verify
 
 
 @pytest.mark.slow
@@ -28,3 +28,12 @@ def test_read_benchmark_prints_its_tables():
     for what in ("bz2 to XML", "XML to wikitext", "wikitext to prose", "JSONL to documents", "Parquet to documents"):
         assert re.search(rf"^{what} +[\d.]+ +\S.* [\d.]+ +[\d.]+ x$", result.output, re.M)
     assert re.search(r"^the whole +[\d.]+", result.output, re.M)
+
+
+@pytest.mark.slow
+def test_verify_benchmark_prints_its_table():
+    result = CliRunner().invoke(verify.main, ["--megabytes", "0.5", "--runs", "1"])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^counting statistics takes [\d.]+% of building shards$", result.output, re.M)
+    for what in ("checksums", "all"):
+        assert re.search(rf"^{what} +[\d.]+ +SHA-256 alone +[\d.]+ +[\d.]+ x$", result.output, re.M)
