@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from bertdata.block_checks import BlockRules
 from bertdata.manifest import Manifest
@@ -51,27 +52,30 @@ def iter_count_faults(manifest: Manifest, counted: Statistics, stored: Statistic
         yield "manifest.json: more tokens are shown in samples than there are in documents"
 
 
-def iter_share_faults(manifest: Manifest, statistics: Statistics, *, rules: BlockRules) -> Iterator[str]:
+def iter_share_faults(
+    manifest: Manifest, statistics: Statistics, *, labels: npt.NDArray[np.int64], rules: BlockRules
+) -> Iterator[str]:
     """Yields which shares of labels and masks chance does not explain.
 
     Args:
         manifest: The data set's manifest.
         statistics: Counted from its shards.
+        labels: [2]; samples by label, of the shards where both labels are possible.
         rules: What its samples have in common.
     """
-    yield from _label_faults(manifest, rules)
+    yield from _label_faults(labels, rules, num_forced=manifest.counts.get("forced", 0))
     yield from _mask_faults(statistics, rules)
     if not rules.options.masks.whole_word_mask:  # there, words that do not fit are passed over, at ends more often
         yield from _place_faults(statistics, rules)
 
 
-def _label_faults(manifest: Manifest, rules: BlockRules) -> Iterator[str]:
-    mode, counts = rules.options.pairs.next_sentence, manifest.counts
-    num_samples, num_ones = counts.get("samples", 0), counts.get("not_next", 0)
+def _label_faults(labels: npt.NDArray[np.int64], rules: BlockRules, *, num_forced: int) -> Iterator[str]:
+    mode = rules.options.pairs.next_sentence
+    num_samples, num_ones = int(labels.sum()), int(labels[1])
     if mode == "none" or not num_samples:
         return
     if mode == "google":  # labels that were not drawn, because their chunk had one sentence, are left out
-        num_samples, num_ones = num_samples - counts.get("forced", 0), num_ones - counts.get("forced", 0)
+        num_samples, num_ones = num_samples - num_forced, num_ones - num_forced
     allowed = _DEVIATIONS * 0.5 / math.sqrt(max(num_samples, 1)) + (_BALANCED_SLACK if mode == "balanced" else 0)
     share = num_ones / max(num_samples, 1)
     if abs(share - 0.5) > allowed:

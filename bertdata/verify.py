@@ -149,6 +149,7 @@ class _Whole:
         self.rules = _rules(data_set)
         self._data_set = data_set
         self._statistics = _no_statistics(self.rules)
+        self._labels = np.zeros(2, dtype=np.int64)
         self._is_whole = True
         self._eval_keys: npt.NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)
         self._ranges: list[_Range] = []
@@ -164,6 +165,9 @@ class _Whole:
             return
         self._statistics += findings.statistics
         keys = findings.document_keys
+        # Where there is one document, there is no other to take a random next from; the published script takes its own.
+        if len(keys) > 1 or self.rules.options.pairs.next_sentence == "google":
+            self._labels += findings.statistics.segment_lengths.sum(axis=(0, 2, 3))
         if shard.split == "eval":
             self._eval_keys = np.union1d(self._eval_keys, keys)
         else:
@@ -214,7 +218,7 @@ class _Whole:
             return
         for message in (
             *iter_count_faults(manifest, self._statistics, stored),
-            *iter_share_faults(manifest, self._statistics, rules=self.rules),
+            *iter_share_faults(manifest, self._statistics, labels=self._labels, rules=self.rules),
         ):
             yield Problem(message=message)
 
