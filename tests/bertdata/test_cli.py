@@ -18,7 +18,9 @@ COMMANDS = {
     ],
     "vocab": ["--input", "--out", "--vocab-size", "--lowercase"],
     "download": ["--wiki", "--out", "--date", "--mirror", "--contact"],
-    "inspect": ["--num-samples", "--split", "--mask-set"],
+    "inspect": [
+        "--num-samples", "--split", "--shard", "--sample", "--mask-set", "--document", "--input", "--full", "--json",
+    ],
 }  # fmt: skip
 
 
