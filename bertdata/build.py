@@ -23,36 +23,23 @@ from typing import Any
 import numpy as np
 
 from bertdata.blocks import make_block
+from bertdata.commit import write_data_set
 from bertdata.documents import Reject
 from bertdata.encoder import Encoder
-from bertdata.errors import BertDataError, ConfigError, InputError
-from bertdata.files import file_sha256, write_atomically
-from bertdata.manifest import (
-    INDEX,
-    Manifest,
-    ShardEntry,
-    TokenizerInfo,
-    write_index,
-    write_manifest,
-)
+from bertdata.errors import ConfigError, InputError
+from bertdata.files import file_sha256
+from bertdata.manifest import ShardEntry
 from bertdata.pairs import build_pairs
 from bertdata.planning import ShardTask, plan_tasks
-from bertdata.prepare import prepare_documents
+from bertdata.prepare import find_excluded, prepare_documents
 from bertdata.rejects import check_rejects, iter_checked_documents, write_rejects
 from bertdata.sentences import sentences_of
-from bertdata.shards import FORMAT_VERSION, BlockEntry, block_name, open_shard
+from bertdata.shards import block_name, open_shard
 from bertdata.spill import BIN_BITS, Documents, RunWriter, concatenate_documents, document_key, read_run
-from bertdata.statistics import (
-    STATISTICS,
-    Statistics,
-    count_block,
-    count_documents,
-    count_shown_tokens,
-    write_statistics,
-)
+from bertdata.statistics import Statistics, count_block, count_documents, count_shown_tokens
 from bertdata.vocabulary import WordCounts, count_split, train_wordpiece
-from bertdata.wordpiece import Vocabulary, is_lowercase, load_tokenizer, write_tokenizer
-from bertdata.work import TOKENIZER_FILES, Work, library_versions
+from bertdata.wordpiece import Vocabulary, load_tokenizer, write_tokenizer
+from bertdata.work import Work, shard_record, shard_statistics
 
 __all__ = [
     "build_serially",
@@ -227,7 +214,7 @@ def plan_shards(work: Work) -> list[ShardTask]:
         for length in work.options.max_seq_lengths
         for task in plan_tasks(histogram, options=work.options.for_length(length), token_bytes=token_bytes)
     ]
-    work.write("plan.json", {"num_shards": len(tasks)})
+    work.write("plan.json", {"tasks": [dataclasses.asdict(task) for task in tasks]})
     return tasks
 
 
@@ -239,14 +226,16 @@ def _load_documents(work: Work, task: ShardTask) -> Documents:
 
 def build_shard(work: Work, task: ShardTask) -> str:
     """Builds one shard out of all runs; returns its file name."""
-    name = f"shards/{task.max_seq_length}/{task.name}.json"
+    name = shard_record(task)
     path = work.data_set_folder(task.max_seq_length) / task.name
     if work.has(name) and path.exists():
         return task.name
     options = work.options.for_length(task.max_seq_length)
     _, vocabulary = _encoder(work)
     counts: Counter[str] = Counter()
-    documents = prepare_documents(_load_documents(work, task), counts, options=options, vocabulary=vocabulary)
+    documents = _load_documents(work, task)
+    excluded = find_excluded(documents, excluded=options.shards.excluded_documents)
+    documents = prepare_documents(documents, counts, options=options, vocabulary=vocabulary)
     pairs = build_pairs(documents, options=options.pairs, seed=options.seed)
     labels = pairs.next_sentence_label
     counts.update(samples=len(pairs), not_next=int(labels.sum()), forced=int(pairs.is_forced.sum()))
@@ -264,7 +253,7 @@ def build_shard(work: Work, task: ShardTask) -> str:
                 mask_token=vocabulary.roles["mask"],
                 has_labels=options.pairs.next_sentence != "none",
             )
-    work.write_bytes(f"shards/{task.max_seq_length}/{task.name}.npz", statistics.to_npz())
+    work.write_bytes(shard_statistics(task), statistics.to_npz())
     entry = ShardEntry(
         name=task.name,
         split=task.split,
@@ -275,69 +264,18 @@ def build_shard(work: Work, task: ShardTask) -> str:
         sha256=file_sha256(path),
     )
     blocks = [dataclasses.asdict(block) for block in writer.entries]
-    work.write(name, {"entry": dataclasses.asdict(entry), "blocks": blocks, "counts": counts})
+    work.write(name, {"entry": dataclasses.asdict(entry), "blocks": blocks, "counts": counts, "excluded": excluded})
     return task.name
 
 
 def write_data_sets(work: Work) -> None:
-    """Writes tokenizer, index and, last of all, the manifest of each data set."""
+    """Writes tokenizer, index, statistics and, last of all, the manifest of each data set."""
     tasks = plan_shards(work)
-    read_counts, languages, _ = _read_counts(work)
+    counts, languages, _ = _read_counts(work)
+    _, vocabulary = _encoder(work)
     for length in work.options.max_seq_lengths:
         own = [task for task in tasks if task.max_seq_length == length]
-        _write_data_set(work, own, counts=read_counts, languages=languages)
-
-
-def _write_data_set(work: Work, tasks: list[ShardTask], *, counts: Counter[str], languages: Counter[str]) -> None:
-    length = tasks[0].max_seq_length
-    folder = work.data_set_folder(length)
-    entries, blocks, shard_counts = [], [], Counter[str]()
-    for task in tasks:
-        record = work.read(f"shards/{length}/{task.name}.json")
-        entries.append(ShardEntry(**record["entry"]))
-        blocks.append([BlockEntry(**block) for block in record["blocks"]])
-        shard_counts.update(record["counts"])
-        shard_counts[f"{task.split}_documents"] += record["counts"]["documents_kept"]
-        shard_counts[f"{task.split}_samples"] += record["counts"]["samples"]
-    for name in TOKENIZER_FILES:
-        write_atomically(folder / name, (work.folder / name).read_bytes())
-    write_index(folder, blocks)
-    _, vocabulary = _encoder(work)
-    write_statistics(
-        folder,
-        (Statistics.from_npz(work.folder / f"shards/{length}/{task.name}.npz") for task in tasks),
-        empty=Statistics.empty(max_seq_length=length, vocab_size=vocabulary.size),
-    )
-    del shard_counts["documents"]  # what the splits counted, less the documents without tokens
-    merged = counts + shard_counts
-    dropped = merged["documents_without_tokens"] + merged["duplicates"] + merged["one_sentence_documents"]
-    if merged["documents"] != merged["documents_kept"] + dropped:
-        raise BertDataError(f"the counts of {folder} do not add up: {dict(merged)}; please report this")
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        build=work.fingerprint,
-        options=work.options.for_length(length).to_json(),
-        tokenizer=TokenizerInfo(
-            sha256=file_sha256(folder / "tokenizer.json"),
-            vocab_size=vocabulary.size,
-            token_dtype=vocabulary.dtype.name,
-            roles=vocabulary.roles,
-            lowercase=is_lowercase(load_tokenizer(folder / "tokenizer.json")),
-            trained=work.options.tokenizer.path is None,
-        ),
-        versions=library_versions(),
-        inputs=_input_facts(work),
-        counts={name: count for name, count in sorted(merged.items()) if count},
-        languages=dict(sorted(languages.items())),
-        shards=tuple(entries),
-        files={name: file_sha256(folder / name) for name in ("tokenizer_config.json", INDEX, STATISTICS)},
-    )
-    write_manifest(folder, manifest)
-
-
-def _input_facts(work: Work) -> list[dict[str, Any]]:
-    paths = sorted({split.path for split in work.splits})
-    return [{"name": Path(path).name, "bytes": Path(path).stat().st_size} for path in paths]
+        write_data_set(work, own, counts=counts, languages=languages, vocabulary=vocabulary)
 
 
 def build_serially(work: Work) -> None:

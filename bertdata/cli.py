@@ -59,6 +59,8 @@ def build(
     /,
     inputs: tuple[str, ...],
     out: Path,
+    exclude_documents: Path | None,
+    keep_work: bool,
     overwrite: bool,
     runner: str,
     num_workers: int,
@@ -73,10 +75,13 @@ def build(
     from bertdata.launch import open_build
     from bertdata.manifest import open_data_set
     from bertdata.progress import Progress
+    from bertdata.removal import read_document_keys
     from bertdata.summary import format_table, iter_warnings, summary_rows
     from bertdata.work import data_set_folders
     from pipelines.supervise import run_supervised
 
+    if exclude_documents is not None:
+        values["excluded_documents"] = read_document_keys(exclude_documents)
     options = make_build_options(values)
     if importlib.util.find_spec("apache_beam") is None:
         raise ConfigError('bertdata build needs Apache Beam: pip install "bertdata[build]"')
@@ -88,7 +93,7 @@ def build(
             check_beam_options(beam_options)
         except ConfigError as error:
             raise click.UsageError(str(error)) from error
-    with open_build(inputs, out=out, options=options, overwrite=overwrite) as work:
+    with open_build(inputs, out=out, options=options, overwrite=overwrite, keep_work=keep_work) as work:
         if work is None:
             click.echo(f"{out} holds this build already, finished; nothing to do", err=True)
         else:

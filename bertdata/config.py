@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -29,6 +30,7 @@ NextSentence = Literal["balanced", "google", "sop", "none"]
 DocumentPer = Literal["blank-line", "file", "line"]
 FORMATS = ("auto", "mediawiki", "jsonl", "parquet", "wikiextractor", "text")
 _LANGUAGE = re.compile(r"[a-zA-Z]{2,3}([-_][a-zA-Z0-9]+)*")
+_DOCUMENT_KEY = re.compile(r"[0-9a-f]{16}")
 _HOOK = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 MIB = 1 << 20
@@ -186,6 +188,9 @@ class ShardOptions:
         block_size: Samples per block at most.
         eval_fraction: Share of documents held out for evaluation (at least 100 documents, at most 10 %); 0 for none.
         keep_duplicates: Keep documents whose text occurs more than once.
+        excluded_documents: First 64 bits, as 16 hexadecimal digits, of the keys of documents that are left out with all
+            their copies; sorted, each once. Shards are planned and a vocabulary is trained as if they were there, so
+            that leaving one out changes no shard but its own.
     """
 
     shard_size: int = 64 * MIB
@@ -193,8 +198,13 @@ class ShardOptions:
     block_size: int = 1024
     eval_fraction: float = 0.01
     keep_duplicates: bool = False
+    excluded_documents: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        # JSON knows lists only.
+        object.__setattr__(self, "excluded_documents", tuple(sorted(set(self.excluded_documents))))
+        for key in self.excluded_documents:
+            _check(_DOCUMENT_KEY.fullmatch(key) is not None, f"document key {key!r} is not 16 digits of 0-9 and a-f")
         _check_at_least("--shard-size", self.shard_size, 1)
         _check(
             self.num_shards is None or 1 <= self.num_shards <= 99999,
@@ -236,9 +246,15 @@ class BuildOptions:
         pairs = dataclasses.replace(self.pairs, max_seq_length=max_seq_length)
         return dataclasses.replace(self, pairs=pairs, max_seq_lengths=(max_seq_length,))
 
+    def excluding(self, keys: Iterable[str]) -> BuildOptions:
+        """Returns the options of the same build with other documents left out, see `ShardOptions`."""
+        return dataclasses.replace(self, shards=dataclasses.replace(self.shards, excluded_documents=tuple(keys)))
+
     def to_json(self) -> dict[str, Any]:
         """Returns the options as nested dictionaries of JSON values."""
-        return dataclasses.asdict(self) | {"max_seq_lengths": list(self.max_seq_lengths)}
+        values = dataclasses.asdict(self) | {"max_seq_lengths": list(self.max_seq_lengths)}
+        values["shards"]["excluded_documents"] = list(self.shards.excluded_documents)
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> BuildOptions:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["file_sha256", "open_atomically", "write_atomically"]
+__all__ = ["file_sha256", "open_atomically", "remove_durably", "write_atomically"]
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` last, too, when the power goes."""
+    """Makes a rename or removal in `folder` last, too, when the power goes."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -40,6 +40,15 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Writes a small file."""
     with open_atomically(path) as file:
         file.write(data)
+
+
+def remove_durably(paths: Iterable[Path]) -> None:
+    """Removes those of the files that are there, in the given order, so that they stay removed when the power goes."""
+    there = [path for path in paths if path.exists()]
+    for path in there:
+        path.unlink()
+    for folder in {path.parent for path in there}:
+        _sync_folder(folder)
 
 
 def file_sha256(path: Path) -> str:

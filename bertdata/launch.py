@@ -12,9 +12,11 @@ from pathlib import Path
 
 from bertdata.config import BuildOptions
 from bertdata.errors import BertDataError, ConfigError, InputError, OutputError
+from bertdata.lock import Lock
 from bertdata.manifest import MANIFEST
+from bertdata.removal import withdraw_changed_shards
 from bertdata.splits import find_inputs, plan_files
-from bertdata.work import WORK, Lock, Work, data_set_folders, fingerprint_of, remove_build
+from bertdata.work import WORK, Work, clear_work, data_set_folders, fingerprint_of, remove_build
 
 __all__ = ["open_build"]
 
@@ -33,10 +35,39 @@ def _found_fingerprint(out: Path, *, options: BuildOptions) -> str | None:
     return None
 
 
+def _kept_build(out: Path, *, base_fingerprint: str) -> Work | None:
+    """Returns the build of the work folder where it is the wanted one, but for the documents that it excludes."""
+    path = out / WORK / "build.json"
+    if not path.exists() or json.loads(path.read_bytes()).get("base_fingerprint") != base_fingerprint:
+        return None
+    return Work.load(out)
+
+
+def _hint_about_exclusions(out: Path, *, options: BuildOptions) -> str:
+    """Returns what to say where a finished build excludes other documents and left no work folder to go on from."""
+    wanted = list(options.shards.excluded_documents)
+    for path in (folder / MANIFEST for folder in data_set_folders(out, options=options)):
+        if path.exists() and json.loads(path.read_bytes())["options"]["shards"].get("excluded_documents") != wanted:
+            return (
+                " It excludes other documents; had its work folder been kept, by --keep-work, only the shards that "
+                "change would be built again."
+            )
+    return ""
+
+
 def _ended_with_advice(out: Path) -> bool:
     """Returns whether an unfinished build ended because of its options or input, so that other ones may replace it."""
     path = out / WORK / "error.json"
     return path.exists() and json.loads(path.read_bytes())["kind"] in (ConfigError.__name__, InputError.__name__)
+
+
+def _end_work(work: Work, *, keep: bool) -> None:
+    """Removes the work folder of a finished build, or leaves it."""
+    if keep:
+        _LOG.info("%s is kept", work.folder)
+        return
+    clear_work(work.out)
+    shutil.rmtree(work.folder)
 
 
 @contextmanager
@@ -46,15 +77,20 @@ def open_build(
     out: Path,
     options: BuildOptions,
     overwrite: bool = False,
+    keep_work: bool = False,
     split_bytes: int | None = None,
 ) -> Iterator[Work | None]:
-    """Prepares a build and locks its output folder; removes the work folder when all is written.
+    """Prepares a build and locks its output folder; removes the work folder when all is written, unless it is kept.
+
+    A build whose work folder is there, unfinished or kept, goes on with other documents excluded: only the shards in
+    whose range of keys they lie are built again.
 
     Args:
         inputs: Files, folders or globs.
         out: The output folder.
         options: What to build.
         overwrite: Remove another build that the folder holds.
+        keep_work: Leave the work folder when all is written; changes no byte of the output.
         split_bytes: Bytes of a split as stored, instead of the usual size; changes no byte of the output.
 
     Yields:
@@ -69,19 +105,25 @@ def open_build(
     if not splits:
         raise InputError("no document: all input files are empty; check --input")
     fingerprint = fingerprint_of(options, inputs=files)
+    base_fingerprint = fingerprint_of(options.excluding(()), inputs=files)
     with Lock(out) as lock:
         found = _found_fingerprint(out, options=options)
-        if found is not None and (overwrite or (found != fingerprint and _ended_with_advice(out))):
+        kept = _kept_build(out, base_fingerprint=base_fingerprint)
+        if found is not None and (overwrite or (kept is None and found != fingerprint and _ended_with_advice(out))):
             remove_build(out, options=options)
-            found = None
-        if found not in (None, fingerprint):
+        elif kept is not None and found != fingerprint:
+            withdraw_changed_shards(kept, excluded=options.shards.excluded_documents)
+        elif found not in (None, fingerprint):
             raise OutputError(
                 f"{out} holds another build (fingerprint {found}, this one has {fingerprint}): its inputs, options or "
                 "versions differ. Give another --out, or replace it with --overwrite."
+                + _hint_about_exclusions(out, options=options)
             )
-        work = Work(out=out, fingerprint=fingerprint, options=options, splits=(), lock=lock)
+        work = Work(
+            out=out, fingerprint=fingerprint, base_fingerprint=base_fingerprint, options=options, splits=(), lock=lock
+        )
         if work.is_finished():
-            shutil.rmtree(work.folder)
+            _end_work(work, keep=keep_work and work.has("build.json"))
             yield None
             return
         if (work.folder / "build.json").exists():
@@ -89,6 +131,7 @@ def open_build(
             work = dataclasses.replace(work, splits=Work.load(out).splits)
             work.sweep()
         else:
+            clear_work(out)
             work = dataclasses.replace(work, splits=tuple(splits))
         work.save()
         try:
@@ -102,6 +145,6 @@ def open_build(
                 "run the same command again to go on."
             ) from error
         if work.is_finished():
-            shutil.rmtree(work.folder)
+            _end_work(work, keep=keep_work)
         else:
             raise BertDataError(f"the build ended without a manifest in {out}; run the same command again to go on")

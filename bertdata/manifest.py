@@ -40,6 +40,8 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 INDEX = "index.arrow"
+# Counts of documents that were read and not kept, by reason: documents = documents_kept + these.
+DROPPED_DOCUMENTS = ("documents_without_tokens", "excluded_documents", "duplicates", "one_sentence_documents")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +103,7 @@ class Manifest:
         languages: Documents by language, as sentence rules saw it.
         shards: All shards, train before eval, in order.
         files: SHA-256 of the other files of the folder by name, hexadecimal.
+        excluded_not_found: Those of the excluded documents' keys of which there was no document, sorted.
     """
 
     format_version: int
@@ -113,6 +116,7 @@ class Manifest:
     languages: dict[str, int]
     shards: tuple[ShardEntry, ...]
     files: dict[str, str]
+    excluded_not_found: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -235,6 +239,7 @@ def _parse_manifest(values: Mapping[str, Any], *, path: Path) -> Manifest:
             languages=values["languages"],
             shards=tuple(ShardEntry(**shard) for shard in values["shards"]),
             files=values["files"],
+            excluded_not_found=tuple(values.get("excluded_not_found", ())),
         )
     except (KeyError, TypeError) as error:
         raise ShardError(f"{path} is no manifest of a data set ({error!r}); build the data set again") from error

@@ -303,7 +303,21 @@ def build_options(command: Command) -> Command:
             help="Samples per block of a shard at most.",
         ),
         click.option("--keep-duplicates", is_flag=True, help="Keep documents whose text occurs more than once."),
+        click.option(
+            "--exclude-documents",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Leave out the documents whose keys FILE lists, one per line, and all their copies. Goes on from a "
+            "work folder kept by --keep-work and builds the shards that change. A vocabulary that is trained still "
+            "sees them; give --tokenizer where it must not.",
+        ),
         click.option("--seed", type=int, default=0, show_default=True, help="Number that all draws are derived from."),
+        click.option(
+            "--keep-work",
+            is_flag=True,
+            help="Leave the work folder, OUT/.work, when all is done: about as large as the tokens of all documents, "
+            "excluded ones too; it lets --exclude-documents build the shards that change alone.",
+        ),
         click.option("--overwrite", is_flag=True, help="Replace another build in OUT."),
         click.option(
             "--runner",

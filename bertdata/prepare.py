@@ -1,9 +1,10 @@
-"""The documents of a shard, made ready for pairs: copies dropped, long sentences cut, single sentences left out."""
+"""The documents of a shard, made ready for pairs: some dropped, long sentences cut."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from bertdata.seeds import hash64
 from bertdata.spill import Documents, gather_spans, offsets_of
 from bertdata.wordpiece import Vocabulary
 
-__all__ = ["cut_long_sentences", "drop_single_sentences", "prepare_documents"]
+__all__ = ["cut_long_sentences", "drop_single_sentences", "find_excluded", "prepare_documents"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -25,13 +26,17 @@ def prepare_documents(
 
     Args:
         documents: All documents of the shard, in the order of their keys.
-        counts: Gets documents, duplicates, sentence_cuts, one_sentence_documents and documents_kept.
+        counts: Gets documents, excluded_documents, duplicates, sentence_cuts, one_sentence_documents and
+            documents_kept.
         options: The build's options, for one length.
         vocabulary: The vocabulary of the tokens.
     """
     counts["documents"] = len(documents)
+    documents = _drop_excluded(documents, excluded=options.shards.excluded_documents)
+    counts["excluded_documents"] = counts["documents"] - len(documents)
+    num_documents = len(documents)
     documents = _drop_duplicates(documents, keep=options.shards.keep_duplicates)
-    counts["duplicates"] = counts["documents"] - len(documents)
+    counts["duplicates"] = num_documents - len(documents)
     if options.pairs.next_sentence in ("balanced", "sop"):
         num_sentences = len(documents.token_offsets)
         limit = options.pairs.max_seq_length // 2
@@ -42,6 +47,23 @@ def prepare_documents(
         counts["one_sentence_documents"] = num_documents - len(documents)
     counts["documents_kept"] = len(documents)
     return documents
+
+
+def _is_excluded(documents: Documents, excluded: Sequence[str]) -> npt.NDArray[np.bool_]:
+    return np.isin(documents.keys[:, 0], np.array([int(key, 16) for key in excluded], dtype=np.uint64))
+
+
+def find_excluded(documents: Documents, *, excluded: Sequence[str]) -> list[str]:
+    """Returns those of `excluded`, first halves of keys in hexadecimal, of which there is a document; sorted."""
+    found = np.unique(documents.keys[_is_excluded(documents, excluded), 0])
+    return [f"{key:016x}" for key in found.tolist()]
+
+
+def _drop_excluded(documents: Documents, *, excluded: Sequence[str]) -> Documents:
+    """Leaves out all copies of the documents whose keys begin with one of `excluded`."""
+    if not excluded:
+        return documents
+    return documents.take(np.flatnonzero(~_is_excluded(documents, excluded)))
 
 
 def _drop_duplicates(documents: Documents, *, keep: bool) -> Documents:

@@ -55,7 +55,7 @@ class Progress:
         num_tokenized = done("splits/*.json")
         if num_tokenized < num_splits:
             return "tokenizing splits", num_tokenized, num_splits
-        total = self._work.read("plan.json")["num_shards"] if self._work.has("plan.json") else None
+        total = len(self._work.read("plan.json")["tasks"]) if self._work.has("plan.json") else None
         return "building shards", done("shards/*/*.tar.json"), total
 
     def _run(self) -> None:

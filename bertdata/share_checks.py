@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertdata.block_checks import BlockRules
-from bertdata.manifest import Manifest
+from bertdata.manifest import DROPPED_DOCUMENTS, Manifest
 from bertdata.statistics import Statistics
 
 __all__ = ["iter_count_faults", "iter_share_faults"]
@@ -39,9 +39,8 @@ def iter_count_faults(manifest: Manifest, counted: Statistics, stored: Statistic
     ):
         if counts.get(name, 0) != found:
             yield f"manifest.json: the count of {name} is {counts.get(name, 0):,}; the shards have {found:,}"
-    dropped = ("documents_without_tokens", "duplicates", "one_sentence_documents")
     for whole, parts in (
-        ("documents", ("documents_kept", *dropped)),
+        ("documents", ("documents_kept", *DROPPED_DOCUMENTS)),
         ("documents_kept", ("train_documents", "eval_documents")),
         ("pages", ("articles", "redirects", "other_namespaces", "other_models")),
     ):

@@ -20,7 +20,12 @@ def _describe_languages(languages: dict[str, int]) -> str:
     return ", ".join([*named, "..."] if len(languages) > len(largest) else named)
 
 
-_DROPPED = {"empty": "empty", "too_short": "too short", "documents_without_tokens": "without words"}
+_DROPPED = {
+    "empty": "empty",
+    "too_short": "too short",
+    "documents_without_tokens": "without words",
+    "excluded_documents": "excluded",
+}
 
 
 def _dropped_rows(counts: dict[str, int]) -> list[tuple[str, str]]:
@@ -108,6 +113,13 @@ def iter_warnings(manifest: Manifest) -> Iterator[str]:
         yield (
             f"{counts['damaged_splits']:,} splits are of damaged files, and the rest of each is missing: see "
             "rejects.jsonl. Fetch these files again and build anew."
+        )
+    if manifest.excluded_not_found:
+        keys = manifest.excluded_not_found
+        yield (
+            f"{len(keys):,} of {len(manifest.options['shards']['excluded_documents']):,} document keys in "
+            f"--exclude-documents belong to no document: {', '.join([*keys[:3], '...'] if len(keys) > 3 else keys)}. "
+            "Check the keys; a copy that --keep-duplicates has kept goes with the key of the first one."
         )
     if not counts.get("eval_samples"):
         yield "there are too few documents to hold some out, so training cannot be evaluated"

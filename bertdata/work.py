@@ -2,14 +2,15 @@
 
     shards/.work/
     ├── lock                    held by the launcher
-    ├── build.json              fingerprint, options, splits
+    ├── build.json              fingerprints, options, splits
     ├── words/00003.json        words of split 3, where a vocabulary is trained
     ├── tokenizer.json
     ├── runs/00003-0000.run     tokenized documents of split 3
     ├── splits/00003.json       counts of split 3; it is done
-    ├── plan.json               how many shards there will be
+    ├── plan.json               the shards that there will be
     ├── shards/128/train-00000-of-00002.tar.npz         statistics of a shard
-    ├── shards/128/train-00000-of-00002.tar.json        blocks and counts of a shard; it is done
+    ├── shards/128/train-00000-of-00002.tar.json        blocks and counts of a shard; it is done, for the documents
+    │                                                   that build.json excludes
     ├── running/4711            what a worker process is at
     ├── beam.log                what Beam printed
     └── error.json              what ended the build, for the launcher to say
@@ -20,7 +21,6 @@ Every file appears whole or not at all, under a name that depends only on what i
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import importlib.metadata
 import io
@@ -32,7 +32,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -40,15 +39,25 @@ import numpy.typing as npt
 
 from bertdata import errors
 from bertdata.config import BuildOptions
-from bertdata.errors import BertDataError, OutputError
-from bertdata.files import write_atomically
+from bertdata.errors import BertDataError
+from bertdata.files import remove_durably, write_atomically
 from bertdata.hooks import hash_of_hook
 from bertdata.manifest import INDEX, MANIFEST
+from bertdata.planning import ShardTask
 from bertdata.splits import Split
 from bertdata.statistics import STATISTICS
 from bertdata.wordpiece import tokenizer_files
 
-__all__ = ["Lock", "Work", "data_set_folders", "fingerprint_of", "library_versions", "remove_build"]
+__all__ = [
+    "Work",
+    "clear_work",
+    "data_set_folders",
+    "fingerprint_of",
+    "library_versions",
+    "remove_build",
+    "shard_record",
+    "shard_statistics",
+]
 
 WORK = ".work"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -93,6 +102,16 @@ def data_set_folders(out: Path, *, options: BuildOptions) -> list[Path]:
     return [out] if len(lengths) == 1 else [out / str(length) for length in lengths]
 
 
+def shard_record(task: ShardTask) -> str:
+    """Returns the name of a shard's record within the work folder."""
+    return f"shards/{task.max_seq_length}/{task.name}.json"
+
+
+def shard_statistics(task: ShardTask) -> str:
+    """Returns the name of a shard's statistics within the work folder."""
+    return f"shards/{task.max_seq_length}/{task.name}.npz"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
     """A build in its output folder.
@@ -100,6 +119,7 @@ class Work:
     Attributes:
         out: The output folder.
         fingerprint: From `fingerprint_of`.
+        base_fingerprint: The same, of this build with no document excluded.
         options: What to build.
         splits: The input, cut up.
         lock: Descriptor of the lock on the output folder, for processes that work in it; None where there is none.
@@ -107,6 +127,7 @@ class Work:
 
     out: Path
     fingerprint: str
+    base_fingerprint: str
     options: BuildOptions
     splits: tuple[Split, ...]
     lock: int | None = None
@@ -165,6 +186,7 @@ class Work:
             folder.mkdir(parents=True, exist_ok=True)
         values = {
             "fingerprint": self.fingerprint,
+            "base_fingerprint": self.base_fingerprint,
             "options": self.options.to_json(),
             "splits": [dataclasses.asdict(split) for split in self.splits],
         }
@@ -177,6 +199,7 @@ class Work:
         return cls(
             out=out,
             fingerprint=values["fingerprint"],
+            base_fingerprint=values["base_fingerprint"],
             options=BuildOptions.from_json(values["options"]),
             splits=tuple(Split(**split) for split in values["splits"]),
         )
@@ -228,40 +251,14 @@ def remove_build(out: Path, *, options: BuildOptions) -> None:
     for folder in folders[1:]:
         if folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
+    clear_work(out)
+
+
+def clear_work(out: Path) -> None:
+    """Empties the work folder in `out` but for the lock; `build.json` first, without which the rest is nobody's."""
+    remove_durably([out / WORK / "build.json"])
     for path in (out / WORK).glob("*"):
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name != "lock":
             path.unlink()
-
-
-class Lock:
-    """Keeps a second launcher out of an output folder; used with `with`. It goes when its process does.
-
-    Raises:
-        OutputError: Another process holds it.
-    """
-
-    def __init__(self, out: Path) -> None:
-        self._folder = out / WORK
-
-    def __enter__(self) -> int:
-        """Returns the descriptor of the lock; a process that inherits it holds the lock too."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = (self._folder / "lock").open("a")
-        except OSError as error:
-            raise OutputError(f"--out {self._folder.parent} cannot be written to: {error.strerror}") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise OutputError(
-                f"another build is writing to {self._folder.parent}; wait for it, or give another --out"
-            ) from error
-        return self._file.fileno()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._file.close()

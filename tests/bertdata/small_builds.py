@@ -17,9 +17,9 @@ def write_jsonl(path: Path, texts, *, field: str = "text") -> Path:
     return path
 
 
-def build(out: Path, *inputs: Path, options: BuildOptions) -> Path:
-    """Builds serially, and returns the folder."""
-    with open_build([str(path) for path in inputs], out=out, options=options) as work:
+def build(out: Path, *inputs: Path, options: BuildOptions, **launch) -> Path:
+    """Builds serially, and returns the folder; `launch` goes to `open_build`."""
+    with open_build([str(path) for path in inputs], out=out, options=options, **launch) as work:
         assert work is not None
         build_serially(work)
     return out

@@ -141,7 +141,7 @@ def test_finished_stages_are_not_done_again(tmp_path, jsonl_file, small_options,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "_write_data_set", fail)
+        patch.setattr(stages, "write_data_set", fail)
         with pytest.raises(KeyboardInterrupt):
             build(tmp_path / "out", jsonl_file, options=small_options)
     assert done

@@ -1,11 +1,15 @@
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
 
+from bertdata import read_samples
+from bertdata.build import build_serially
 from bertdata.cli import main
 from bertdata.manifest import open_data_set
 from bertdata.wordpiece import load_tokenizer
+from pipelines import supervise
 
 COMMANDS = {
     "build": [
@@ -14,7 +18,8 @@ COMMANDS = {
         "--min-document-chars", "--max-document-bytes", "--keep-duplicates", "--max-seq-length", "--short-seq-prob",
         "--next-sentence", "--dupe-factor", "--num-mask-sets", "--masked-lm-prob", "--max-predictions-per-seq",
         "--whole-word-mask", "--eval-fraction", "--shard-size", "--num-shards", "--block-size", "--seed",
-        "--filter", "--max-rejects", "--skip-bad-splits", "--overwrite", "--runner", "--num-workers",
+        "--filter", "--max-rejects", "--skip-bad-splits", "--exclude-documents", "--keep-work", "--overwrite",
+        "--runner", "--num-workers",
     ],
     "vocab": ["--input", "--out", "--vocab-size", "--lowercase"],
     "download": ["--wiki", "--out", "--date", "--mirror", "--contact"],
@@ -120,6 +125,26 @@ def test_build_inspect_and_build_again(tmp_path, jsonl_file, tokenizer_file):
     refused = run("inspect", out)
     assert refused.exit_code == 1
     assert "name one of them" in refused.stderr
+
+
+def test_build_with_documents_excluded_goes_on_from_a_kept_work_folder(
+    tmp_path, jsonl_file, tokenizer_file, monkeypatch
+):
+    monkeypatch.setattr(supervise, "run_supervised", lambda work, **_: build_serially(work))
+    out, keys = tmp_path / "shards", tmp_path / "keys.txt"
+    arguments = ["build", "--input", jsonl_file, "--out", out, "--tokenizer", tokenizer_file, "--num-workers", 1]
+    assert run(*arguments, "--num-shards", 3, "--keep-work").exit_code == 0
+    key = next(read_samples(out)).document_keys[0]
+    keys.write_text(f"{key:016x}\n{0:032x}  # not there\n")
+    result = run(*arguments, "--num-shards", 3, "--exclude-documents", keys)
+    assert result.exit_code == 0, result.output
+    assert "builds 2 of 4 shards again" in result.stderr
+    assert "1 of 2 document keys in --exclude-documents belong to no document: 0000000000000000." in result.stderr
+    assert re.search(r"^  excluded, dropped +1$", result.stdout, re.MULTILINE)
+    keys.write_text("7a\n")
+    refused = run(*arguments, "--exclude-documents", keys)
+    assert refused.exit_code == 1
+    assert "keys.txt, line 1: '7a' is no document key" in refused.stderr
 
 
 def test_input_takes_many_paths(tmp_path, tokenizer_file):

@@ -6,7 +6,8 @@ import pytest
 from bertdata.build import build_serially
 from bertdata.errors import BertDataError, InputError, OutputError
 from bertdata.launch import open_build
-from bertdata.work import Lock, fingerprint_of
+from bertdata.lock import Lock
+from bertdata.work import fingerprint_of
 
 
 def build(out, path, options, **values):

@@ -473,6 +473,17 @@ def test_keep_duplicates_keeps_copies_with_draws_of_their_own(tmp_path, make):
     assert len(thrice.segments()) > 2 * len(once.segments())
 
 
+@effect_of("shards.excluded_documents")
+def test_excluded_documents_are_left_out_and_change_no_other_shard(make, corpus):
+    whole = make(corpus, **{"shards.num_shards": 3})
+    key = f"{whole.samples[0].document_keys[0]:016x}"
+    less = make(corpus, **{"shards.num_shards": 3, "shards.excluded_documents": (key,)})
+    left = {key for sample in less.samples for key in sample.document_keys}
+    assert {key for sample in whole.samples for key in sample.document_keys} - left == {int(key, 16)}
+    hashes = [[shard.sha256 for shard in built.manifest.shards] for built in (whole, less)]
+    assert [one == other for one, other in zip(*hashes, strict=True)] == [False, True, True]
+
+
 # The whole.
 
 

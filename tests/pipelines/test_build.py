@@ -2,12 +2,14 @@ import dataclasses
 
 import pytest
 
+import bertdata
 from bertdata.build import build_serially
 from bertdata.config import TokenizerOptions
 from bertdata.errors import ConfigError, InputError
 from bertdata.launch import open_build
 from pipelines.build import build_on_beam, pipeline_options
 from pipelines.supervise import run_supervised
+from tests.bertdata.small_builds import build
 from tests.bertdata.test_build import digests
 
 
@@ -47,6 +49,18 @@ def test_every_stage_may_run_twice(tmp_path, wiki_file, trained, serial):
     with open_build([str(wiki_file)], out=out, options=trained) as work:
         build_on_beam(work, runner="FnApiRunner", num_workers=1, flags=["--direct_runner_bundle_repeat=1"])
     assert digests(out) == serial
+
+
+def test_pipeline_builds_only_the_shards_that_an_exclusion_changes(tmp_path, wiki_file, small_options):
+    out = tmp_path / "shards"
+    build(out, wiki_file, options=small_options, keep_work=True)
+    before = {path.name: path.stat().st_ino for path in out.glob("*.tar")}
+    sample = next(bertdata.read_samples(out))
+    excluding = small_options.excluding([f"{sample.document_keys[0]:016x}"])
+    with open_build([str(wiki_file)], out=out, options=excluding) as work:
+        build_on_beam(work, runner="FnApiRunner", num_workers=1, flags=["--direct_runner_bundle_repeat=1"])
+    assert sum(path.stat().st_ino != before[path.name] for path in out.glob("*.tar")) == 1
+    assert digests(out) == digests(build(tmp_path / "fresh", wiki_file, options=excluding))
 
 
 def test_error_of_a_stage_comes_through(tmp_path, small_options):

@@ -12,8 +12,8 @@ from bertdata.build import build_serially
 from bertdata.cli import build
 from bertdata.errors import OutputError
 from bertdata.launch import open_build
+from bertdata.lock import Lock
 from bertdata.options import make_build_options
-from bertdata.work import Lock
 from tests.bertdata.test_build import digests
 from tests.corpus import article, iter_texts
 
