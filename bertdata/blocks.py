@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bertdata.config import BuildOptions
-from bertdata.masking import draw_masks
+from bertdata.masking import with_mask_sets
 from bertdata.pairs import Pairs
 from bertdata.shards import Block, position_dtype
 from bertdata.spill import Documents, gather_spans, offsets_of
@@ -54,8 +53,7 @@ def make_block(documents: Documents, pairs: Pairs, *, options: BuildOptions, voc
         mask_tokens=np.zeros(0, dtype=vocabulary.dtype),
     )
     sets = range(options.masks.num_mask_sets)
-    counts, positions, shown = draw_masks(block, options=options, vocabulary=vocabulary, sets=sets)
-    return dataclasses.replace(block, num_predictions=counts, mask_positions=positions, mask_tokens=shown)
+    return with_mask_sets(block, options=options, vocabulary=vocabulary, sets=sets)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from bertdata.config import DEFAULT_MIRROR, LATEST
-from bertdata.data_set_cli import inspect, verify
+from bertdata.data_set_cli import export, inspect, merge, verify
 from bertdata.errors import BertDataError, ConfigError, OutputError
 from bertdata.options import (
     BEAM_OPTIONS,
@@ -164,3 +164,5 @@ def download(wiki: str, out: Path, date: str, mirror: str, contact: str | None) 
 
 main.add_command(inspect)
 main.add_command(verify)
+main.add_command(merge)
+main.add_command(export)

@@ -1,4 +1,4 @@
-"""The command line on a finished data set: `bertdata inspect` and `verify`."""
+"""The command line on finished data sets: `bertdata inspect`, `verify`, `merge`, `export`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bertdata.options import CorpusCommand, workers_option
+from bertdata.errors import ConfigError
+from bertdata.options import CorpusCommand, parse_mask_set, workers_option
 
 if TYPE_CHECKING:
     from bertdata.manifest import DataSet
     from bertdata.painting import Painter
 
-__all__ = ["inspect", "verify"]
+__all__ = ["export", "inspect", "merge", "verify"]
 
 
 @click.command(cls=CorpusCommand)
@@ -169,3 +170,71 @@ def verify(folder: Path, quick: bool, as_json: bool, has_document: str | None, n
     else:
         click.echo(describe_whole(folder, quick=quick))
     sys.exit(1 if problems else 0)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the files.")
+@click.option(
+    "--mask-set",
+    default="all",
+    show_default=True,
+    help="Number of a mask set, for columns that a model takes; or all, for the samples as they are stored.",
+)
+@click.option(
+    "--split", type=click.Choice(["train", "eval", "both"]), default="both", show_default=True, help="Which shards."
+)
+@click.option("--overwrite", is_flag=True, help="Remove the files of another export from --out first.")
+@workers_option
+def export(folder: Path, out: Path, mask_set: str, split: str, overwrite: bool, num_workers: int) -> None:
+    """Writes the samples as Parquet files, a row each, for pandas, datasets and other tools.
+
+    With --mask-set 0, the columns are those of transformers' BertForPreTraining. The same command run again goes on
+    where it stopped.
+
+    Example: bertdata export shards/ --out exported/ --mask-set 0
+    """
+    from bertdata.export import export_data_set, export_rows
+    from bertdata.summary import format_table
+
+    paths = export_data_set(
+        folder,
+        out=out,
+        mask_set=parse_mask_set(mask_set),
+        splits=("train", "eval") if split == "both" else (split,),
+        overwrite=overwrite,
+        num_workers=num_workers,
+    )
+    click.echo(format_table(export_rows(paths)))
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the new one.")
+@click.option(
+    "--allow-overlap",
+    is_flag=True,
+    help="Merge even if documents are for training in one data set and for evaluation in another.",
+)
+def merge(folders: tuple[Path, ...], out: Path, allow_overlap: bool) -> None:
+    """Makes one data set of several that have the same tokenizer and options.
+
+    It names their shards, by their place relative to OUT, and copies none: move them together. Documents that are in
+    several of them are reported.
+
+    Example: bertdata merge wiki/ books/ --out merged/
+    """
+    from bertdata.merging import merge_data_sets, open_sources
+    from bertdata.overlap import find_overlap, overlap_rows
+    from bertdata.summary import format_table, summary_rows
+
+    data_sets = open_sources(folders, out=out)
+    overlap = find_overlap(data_sets)
+    click.echo(format_table(overlap_rows(overlap)))
+    if len(overlap.leaked) and not allow_overlap:
+        raise ConfigError(
+            f"for training in one data set and for evaluation in another: {len(overlap.leaked):,} documents, so the "
+            "evaluation would be on text that was trained on; build one data set from all the input, or give "
+            "--allow-overlap"
+        )
+    click.echo(format_table(summary_rows(merge_data_sets(data_sets, out=out))))

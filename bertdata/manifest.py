@@ -15,24 +15,27 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bertdata.errors import ShardError
+from bertdata.errors import OutputError, ShardError
 from bertdata.files import file_sha256, write_atomically
 from bertdata.shards import FORMAT_VERSION, Block, BlockEntry, read_block
 from bertdata.statistics import Statistics, load_statistics
+from bertdata.wordpiece import tokenizer_files
 
 __all__ = [
     "BlockIndex",
     "DataSet",
     "Manifest",
+    "Origin",
     "ShardEntry",
     "TokenizerInfo",
+    "check_shards",
     "open_data_set",
     "write_index",
     "write_manifest",
@@ -49,7 +52,7 @@ class ShardEntry:
     """One shard of a data set.
 
     Attributes:
-        name: File name within the folder.
+        name: File name within the folder; in a merged data set, the path from there with forward slashes.
         split: "train" or "eval".
         num_samples: Samples in the shard.
         num_blocks: Blocks in the shard.
@@ -89,13 +92,34 @@ class TokenizerInfo:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """A build whose shards are part of a merged data set.
+
+    Attributes:
+        path: Its folder, from that of the merged data set on, with forward slashes.
+        build: As in its manifest, like all that follows.
+        fingerprint: Of its shards and tokenizer.
+        options: Of the build.
+        versions: Of libraries.
+        inputs: Name and size in bytes of each input file.
+    """
+
+    path: str
+    build: str
+    fingerprint: str
+    options: dict[str, Any]
+    versions: dict[str, str]
+    inputs: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """What `manifest.json` says.
 
     Attributes:
         format_version: Version of the shard format.
         build: Fingerprint of what the build was asked to do; the same command gives the same one.
-        options: `BuildOptions.to_json()` of the build, for this data set's length.
+        options: `BuildOptions.to_json()` of the build, for this data set's length; of a merged one, of the first.
         tokenizer: The tokenizer.
         versions: Versions of the libraries that decide bytes, by name.
         inputs: Name and size in bytes of each input file.
@@ -104,6 +128,7 @@ class Manifest:
         shards: All shards, train before eval, in order.
         files: SHA-256 of the other files of the folder by name, hexadecimal.
         excluded_not_found: Those of the excluded documents' keys of which there was no document, sorted.
+        merged_from: The builds whose shards a merged data set names; none for a build.
     """
 
     format_version: int
@@ -117,11 +142,16 @@ class Manifest:
     shards: tuple[ShardEntry, ...]
     files: dict[str, str]
     excluded_not_found: tuple[str, ...] = ()
+    merged_from: tuple[Origin, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_folders(self)
 
     @property
     def fingerprint(self) -> str:
         """Hexadecimal hash of the shards' contents and the tokenizer: equal fingerprints, equal training data."""
-        parts = [self.tokenizer.sha256, *(f"{shard.name}:{shard.sha256}" for shard in self.shards)]
+        # Without folders, so that a merged data set can be moved with those that it names.
+        parts = [self.tokenizer.sha256, *(f"{PurePosixPath(shard.name).name}:{shard.sha256}" for shard in self.shards)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def num_samples(self, split: str) -> int:
@@ -178,6 +208,19 @@ class DataSet:
             vocab_size=self.manifest.tokenizer.vocab_size,
         )
 
+    def copy_tokenizer(self, out: Path, *, overwrite: bool = False) -> None:
+        """Writes the files of the tokenizer to another folder.
+
+        Raises:
+            OutputError: The folder holds those of another tokenizer, and they are not to be overwritten.
+        """
+        files = {out / path.name: path.read_bytes() for path in tokenizer_files(self.folder)}
+        for path, data in files.items():
+            if path.exists() and path.read_bytes() != data and not overwrite:
+                raise OutputError(f"{path} is not the one of {self.folder}; give another --out")
+        for path, data in files.items():
+            write_atomically(path, data)
+
     def read(self, blocks: BlockIndex, row: int) -> Block:
         """Reads the block in row `row` of `blocks`, checked; see `bertdata.shards.read_block`."""
         shard = self.manifest.shards[int(blocks.shard[row])]
@@ -188,6 +231,15 @@ class DataSet:
             crc32=int(blocks.crc32[row]),
             name=f"{row} of its split",
         )
+
+
+def _check_folders(manifest: Manifest) -> None:
+    """Refuses shards that lie in other folders than those of the builds that a data set was merged from."""
+    folders = {origin.path for origin in manifest.merged_from} or {"."}
+    for shard in manifest.shards:
+        folder = PurePosixPath(shard.name).parent
+        if folder.is_absolute() or str(folder) not in folders:
+            raise ShardError(f"shard {shard.name!r} is in none of the folders {', '.join(sorted(folders))}")
 
 
 def write_index(folder: Path, blocks: Sequence[Sequence[BlockEntry]]) -> None:
@@ -240,6 +292,7 @@ def _parse_manifest(values: Mapping[str, Any], *, path: Path) -> Manifest:
             shards=tuple(ShardEntry(**shard) for shard in values["shards"]),
             files=values["files"],
             excluded_not_found=tuple(values.get("excluded_not_found", ())),
+            merged_from=tuple(Origin(**origin) for origin in values.get("merged_from", ())),
         )
     except (KeyError, TypeError) as error:
         raise ShardError(f"{path} is no manifest of a data set ({error!r}); build the data set again") from error
@@ -255,6 +308,24 @@ def _load_index(path: Path) -> BlockIndex:
     return BlockIndex(**columns)
 
 
+def check_shards(folder: Path, manifest: Manifest) -> None:
+    """Checks that each shard is there and has the size that the manifest says.
+
+    Raises:
+        ShardError: One is missing or of another size.
+    """
+    hint = "copy the data set again"
+    if manifest.merged_from:
+        folders = ", ".join(origin.path for origin in manifest.merged_from)
+        hint = f"this data set is merged from {folders}, which must stay there, seen from it, and as they were"
+    for shard in manifest.shards:
+        path = folder / shard.name
+        if not path.is_file():
+            raise ShardError(f"{path} is missing; {hint}")
+        if path.stat().st_size != shard.num_bytes:
+            raise ShardError(f"{path} has {path.stat().st_size:,} bytes, not {shard.num_bytes:,}; {hint}")
+
+
 def open_data_set(folder: Path | str) -> DataSet:
     """Opens a finished data set.
 
@@ -263,7 +334,7 @@ def open_data_set(folder: Path | str) -> DataSet:
 
     Raises:
         ShardError: There is no manifest (the build has not finished, or this is another folder), the format version is
-            another one, or manifest and index do not fit each other.
+            another one, manifest and index do not fit each other, or a merged data set's shards are not there.
     """
     folder = Path(folder)
     path = folder / MANIFEST
@@ -281,6 +352,8 @@ def open_data_set(folder: Path | str) -> DataSet:
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.exists() or file_sha256(tokenizer) != manifest.tokenizer.sha256:
         raise ShardError(f"{tokenizer} is not the tokenizer that the shards were built with; copy the folder again")
+    if manifest.merged_from:
+        check_shards(folder, manifest)
     index = _load_index(folder / INDEX)
     samples = np.bincount(index.shard, weights=index.num_samples, minlength=len(manifest.shards)).astype(np.int64)
     if samples.tolist() != [shard.num_samples for shard in manifest.shards]:

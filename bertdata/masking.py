@@ -20,6 +20,7 @@ Source: Devlin et al. 2018, and create_pretraining_data.py of google-research/be
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ from bertdata.shards import Block, position_dtype
 from bertdata.spill import gather_spans, offsets_of
 from bertdata.wordpiece import Vocabulary
 
-__all__ = ["draw_masks", "num_predictions", "sample_keys"]
+__all__ = ["draw_masks", "num_predictions", "sample_keys", "with_mask_sets"]
 
 IntArray = npt.NDArray[Any]  # int64; numpy's stubs lose it in arithmetic
 UInt64Array = npt.NDArray[Any]  # uint64
@@ -94,6 +95,12 @@ def draw_masks(
         counts, draws = _draw_positions(block, keys, budget)
     shown = _shown_tokens(block, counts, draws, options=options, vocabulary=vocabulary)
     return counts.astype(dtype), _positions(draws).astype(dtype), shown
+
+
+def with_mask_sets(block: Block, *, options: BuildOptions, vocabulary: Vocabulary, sets: Sequence[int]) -> Block:
+    """Returns the block with the mask sets that `draw_masks` draws, instead of those that it holds."""
+    counts, positions, shown = draw_masks(block, options=options, vocabulary=vocabulary, sets=sets)
+    return dataclasses.replace(block, num_predictions=counts, mask_positions=positions, mask_tokens=shown)
 
 
 def _pack(positions: npt.NDArray[Any], bits: UInt64Array) -> UInt64Array:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from bertdata.config import FORMATS, BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
+from bertdata.errors import ConfigError
 from bertdata.workers import num_cores
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "make_build_options",
     "make_read_options",
     "make_tokenizer_options",
+    "parse_mask_set",
     "read_options",
     "workers_option",
 ]
@@ -225,6 +227,15 @@ def read_options(command: Command) -> Command:
         ),
     ]
     return _add(command, options)
+
+
+def parse_mask_set(value: str) -> int | None:
+    """Returns the number of the mask set that --mask-set asks for, None for all."""
+    if value == "all":
+        return None
+    if not value.isdigit():
+        raise ConfigError(f"--mask-set is {value!r}; it must be the number of a mask set, from 0 on, or all")
+    return int(value)
 
 
 def build_options(command: Command) -> Command:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from threading import Lock
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from bertdata.config import BuildOptions
 from bertdata.manifest import DataSet
-from bertdata.masking import draw_masks
+from bertdata.masking import with_mask_sets
 from bertdata.shards import Block
 from bertdata.wordpiece import Vocabulary, load_tokenizer
 from trainer.plan import Plan, SampleRefs, Window
@@ -176,14 +175,9 @@ class BlockReader:
 
     def _read_block(self, number: int, drawn_set: int | None) -> Block:
         block = self._data_set.read(self._blocks, number)
-        return block if drawn_set is None else self._draw(block, mask_set=drawn_set)
-
-    def _draw(self, block: Block, *, mask_set: int) -> Block:
-        """Returns the block with one freshly drawn mask set, for shards that store none."""
-        num_predictions, mask_positions, mask_tokens = draw_masks(
-            block, options=self._build_options, vocabulary=self._vocabulary, sets=[mask_set]
-        )
-        return replace(block, num_predictions=num_predictions, mask_positions=mask_positions, mask_tokens=mask_tokens)
+        if drawn_set is None:
+            return block
+        return with_mask_sets(block, options=self._build_options, vocabulary=self._vocabulary, sets=[drawn_set])
 
 
 class Loader:

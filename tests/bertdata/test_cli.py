@@ -26,6 +26,8 @@ COMMANDS = {
     "inspect": [
         "--num-samples", "--split", "--shard", "--sample", "--mask-set", "--document", "--input", "--full", "--json",
     ],
+    "merge": ["--out", "--allow-overlap"],
+    "export": ["--out", "--mask-set", "--split", "--overwrite", "--num-workers"],
 }  # fmt: skip
 
 

@@ -134,6 +134,7 @@ def make_data_set(
             inputs=[],
             counts={},
             shards=tuple(shards),
+            files={},
         ),
     )
     return open_data_set(folder)
