@@ -8,13 +8,12 @@ from typing import Any
 
 from bertdata.errors import BertDataError
 from bertdata.files import file_sha256, write_atomically
+from bertdata.index import INDEX, write_index
 from bertdata.manifest import (
     DROPPED_DOCUMENTS,
-    INDEX,
     Manifest,
     ShardEntry,
     TokenizerInfo,
-    write_index,
     write_manifest,
 )
 from bertdata.planning import ShardTask

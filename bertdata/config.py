@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from bertdata.errors import ConfigError
+from bertdata.typed_json import from_json
 
 __all__ = [
     "DEFAULT_MIRROR",
@@ -147,7 +148,7 @@ class PairOptions:
         )
         _check(0 <= self.short_seq_prob <= 1, f"--short-seq-prob is {self.short_seq_prob}; it must be between 0 and 1")
         _check_choice("--next-sentence", self.next_sentence, get_args(NextSentence))
-        _check_at_least("--dupe-factor", self.dupe_factor, 1)
+        _check(1 <= self.dupe_factor <= 65535, f"--dupe-factor is {self.dupe_factor}; it must be between 1 and 65,535")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,8 +174,8 @@ class MaskOptions:
             f"--masked-lm-prob is {self.masked_lm_prob}; it must be above 0 and at most 1",
         )
         _check(
-            self.max_predictions_per_seq is None or self.max_predictions_per_seq >= 1,
-            f"--max-predictions-per-seq is {self.max_predictions_per_seq}; it must be at least 1",
+            self.max_predictions_per_seq is None or 1 <= self.max_predictions_per_seq <= 65535,
+            f"--max-predictions-per-seq is {self.max_predictions_per_seq}; it must be between 1 and 65,535",
         )
 
 
@@ -258,8 +259,10 @@ class BuildOptions:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> BuildOptions:
-        """Returns the options that `to_json` wrote."""
-        stages = {"read": ReadOptions, "tokenizer": TokenizerOptions, "pairs": PairOptions}
-        stages |= {"masks": MaskOptions, "shards": ShardOptions}
-        parts: dict[str, Any] = {name: stage(**values[name]) for name, stage in stages.items()}
-        return cls(**parts, max_seq_lengths=tuple(values["max_seq_lengths"]), seed=values["seed"])
+        """Returns the options that `to_json` wrote.
+
+        Raises:
+            ValueError: A value is missing or of another type.
+            ConfigError: A value is not allowed.
+        """
+        return from_json(cls, values, where="options")

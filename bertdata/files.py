@@ -1,15 +1,23 @@
-"""Files that are there whole or not at all: written under a temporary name, synced, renamed."""
+"""Files that are there whole or not at all: written under a temporary name, synced, renamed. Reading has bounds."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["file_sha256", "open_atomically", "remove_durably", "write_atomically"]
+__all__ = [
+    "file_sha256",
+    "open_atomically",
+    "open_plain_file",
+    "read_plain_file",
+    "remove_durably",
+    "write_atomically",
+]
 
 
 def _sync_folder(folder: Path) -> None:
@@ -52,9 +60,38 @@ def remove_durably(paths: Iterable[Path]) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file, hexadecimal."""
+    """Returns the SHA-256 of a plain file, hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(1 << 20):
+    with open_plain_file(path) as (descriptor, _):
+        while data := os.read(descriptor, 1 << 20):
             digest.update(data)
     return digest.hexdigest()
+
+
+@contextmanager
+def open_plain_file(path: Path | str) -> Iterator[tuple[int, int]]:
+    """Opens a file for positioned reads; yields its descriptor and its size in bytes.
+
+    Raises:
+        OSError: It cannot be opened, or is a folder, a pipe or a device, from which one could read for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # to open a pipe would wait for who writes to it
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no plain file")
+        yield descriptor, status.st_size
+    finally:
+        os.close(descriptor)
+
+
+def read_plain_file(path: Path | str, *, max_bytes: int) -> bytes:
+    """Returns the content of a file.
+
+    Raises:
+        OSError: It cannot be read, is no plain file, or has more than `max_bytes`.
+    """
+    with open_plain_file(path) as (descriptor, num_bytes):
+        if num_bytes > max_bytes:
+            raise OSError(f"it has {num_bytes:,} bytes; at most {max_bytes:,} are allowed")
+        return os.pread(descriptor, num_bytes, 0)

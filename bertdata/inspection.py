@@ -17,7 +17,6 @@ from bertdata.errors import ConfigError, ShardError
 from bertdata.manifest import DataSet
 from bertdata.masking import draw_masks
 from bertdata.painting import Painter
-from bertdata.wordpiece import Vocabulary, load_tokenizer
 
 __all__ = [
     "SampleReader",
@@ -108,7 +107,7 @@ class SampleReader:
         if self._block is None or self._block[0] != row:
             block = self._data_set.read(self._data_set.index, row)
             if not self._num_stored:
-                vocabulary = Vocabulary.of(load_tokenizer(self._data_set.folder / "tokenizer.json"))
+                vocabulary = self._data_set.load_vocabulary()
                 counts, positions, shown = draw_masks(
                     block, options=self._options, vocabulary=vocabulary, sets=self._wanted
                 )

@@ -1,9 +1,9 @@
-"""The manifest and the index: what a data set is made of. `manifest.json` comes last and makes the folder a data set.
+"""The manifest: what a data set is made of. `manifest.json` comes last and makes the folder a data set.
 
 shards/
 ├── train-00000-of-00002.tar ...    samples, see `bertdata.shards`
 ├── tokenizer.json                  the tokenizer, and tokenizer_config.json for transformers
-├── index.arrow                     a row per block: shard, offset, bytes, samples, tokens, CRC-32
+├── index.arrow                     a row per block, see `bertdata.index`
 ├── statistics.json                 counts over all samples and documents, see `bertdata.statistics`
 └── manifest.json                   options, tokenizer, versions, inputs, counts, shards with SHA-256
 """
@@ -13,23 +13,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
-from bertdata.errors import OutputError, ShardError
-from bertdata.files import file_sha256, write_atomically
-from bertdata.shards import FORMAT_VERSION, Block, BlockEntry, read_block
+from bertdata.config import BuildOptions
+from bertdata.errors import BertDataError, OutputError, ShardError
+from bertdata.files import read_plain_file, write_atomically
+from bertdata.index import INDEX, BlockIndex, load_index
+from bertdata.shards import FORMAT_VERSION, Block, position_dtype, read_block, token_dtype
 from bertdata.statistics import Statistics, load_statistics
-from bertdata.wordpiece import tokenizer_files
+from bertdata.typed_json import from_json
+from bertdata.wordpiece import MAX_VOCAB_SIZE, ROLES, Vocabulary, load_tokenizer, tokenizer_files
 
 __all__ = [
-    "BlockIndex",
+    "DROPPED_DOCUMENTS",
     "DataSet",
     "Manifest",
     "Origin",
@@ -37,14 +39,40 @@ __all__ = [
     "TokenizerInfo",
     "check_shards",
     "open_data_set",
-    "write_index",
     "write_manifest",
 ]
 
 MANIFEST = "manifest.json"
-INDEX = "index.arrow"
 # Counts of documents that were read and not kept, by reason: documents = documents_kept + these.
 DROPPED_DOCUMENTS = ("documents_without_tokens", "excluded_documents", "duplicates", "one_sentence_documents")
+MAX_MANIFEST_BYTES = 1 << 26  # 200,000 shards
+MAX_TOKENIZER_BYTES = 1 << 28
+
+_SHARD_NAME = re.compile(r"(train|eval)-[0-9]{5}-of-[0-9]{5}\.tar")
+_FILE_NAME = re.compile(r"[a-z_]+\.[a-z]+")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ShardError(message)
+
+
+def _check_sha256(name: str, value: str) -> None:
+    _check(_SHA256.fullmatch(value) is not None, f"sha256 of {name} is {reprlib.repr(value)}; it must be 64 hex digits")
+
+
+def _check_counts(name: str, values: dict[str, int]) -> None:
+    for key, value in values.items():
+        _check(0 <= value < 1 << 63, f"{name}: {reprlib.repr(key)} is {value}; it must be from 0 to 2**63 - 1")
+
+
+def _split_of(name: str) -> str:
+    """Returns the split of the shard of that name; in which folder it may lie, `_check_folders` says."""
+    match = _SHARD_NAME.fullmatch(PurePosixPath(name).name)
+    if match is None:
+        raise ShardError(f"a shard is named {reprlib.repr(name)}; train-00000-of-00001.tar is a name of a shard")
+    return match[1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +97,14 @@ class ShardEntry:
     num_bytes: int
     sha256: str
 
+    def __post_init__(self) -> None:
+        _check(self.split == _split_of(self.name), f"{self.name} is said to be of split {reprlib.repr(self.split)}")
+        _check_counts(self.name, {name: getattr(self, name) for name in _SHARD_COUNTS})
+        _check_sha256(self.name, self.sha256)
+
+
+_SHARD_COUNTS = ("num_samples", "num_blocks", "num_tokens", "num_bytes")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerInfo:
@@ -89,6 +125,15 @@ class TokenizerInfo:
     roles: dict[str, int]
     lowercase: bool | None
     trained: bool
+
+    def __post_init__(self) -> None:
+        _check_sha256("tokenizer.json", self.sha256)
+        size = self.vocab_size
+        _check(1 <= size <= MAX_VOCAB_SIZE, f"vocab_size is {size}; it must be from 1 to {MAX_VOCAB_SIZE}")
+        wanted = token_dtype(size).name
+        _check(self.token_dtype == wanted, f"token_dtype is {reprlib.repr(self.token_dtype)}; {size} ids need {wanted}")
+        roles_fit = self.roles.keys() == ROLES.keys() and all(0 <= token < size for token in self.roles.values())
+        _check(roles_fit, f"roles are {reprlib.repr(self.roles)}; {', '.join(ROLES)} need an id below {size} each")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,6 +190,20 @@ class Manifest:
     merged_from: tuple[Origin, ...] = ()
 
     def __post_init__(self) -> None:
+        options = BuildOptions.from_json(self.options)
+        _check(options.to_json() == self.options, "the options have fields that this release does not know")
+        length = options.pairs.max_seq_length
+        _check(options.max_seq_lengths == (length,), f"max_seq_lengths is not {length} alone")
+        for file in self.inputs:
+            has_facts = type(file.get("name")) is str and type(file.get("bytes")) is int
+            _check(has_facts, f"an input is {reprlib.repr(file)}; it must have a name and bytes")
+        _check_counts("counts", self.counts)
+        _check_counts("languages", self.languages)
+        names = [shard.name for shard in self.shards]
+        _check(len(set(names)) == len(names), "a shard is named twice")
+        for name, sha256 in self.files.items():
+            _check(_FILE_NAME.fullmatch(name) is not None, f"files: {reprlib.repr(name)} is no name of a file")
+            _check_sha256(name, sha256)
         _check_folders(self)
 
     @property
@@ -157,34 +216,6 @@ class Manifest:
     def num_samples(self, split: str) -> int:
         """Returns the number of samples of the shards of `split`."""
         return sum(shard.num_samples for shard in self.shards if shard.split == split)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BlockIndex:
-    """Where each of N blocks lies. One row per block, in shard order.
-
-    Attributes:
-        shard: int32 [N]; index into `Manifest.shards`.
-        offset: int64 [N]; first byte of the block in its shard.
-        num_bytes: int64 [N].
-        num_samples: int64 [N].
-        num_tokens: int64 [N].
-        crc32: uint32 [N]; of the block's bytes.
-    """
-
-    shard: npt.NDArray[np.int32]
-    offset: npt.NDArray[np.int64]
-    num_bytes: npt.NDArray[np.int64]
-    num_samples: npt.NDArray[np.int64]
-    num_tokens: npt.NDArray[np.int64]
-    crc32: npt.NDArray[np.uint32]
-
-    def __len__(self) -> int:
-        return len(self.shard)
-
-    def take(self, rows: npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]) -> BlockIndex:
-        """Returns the chosen rows."""
-        return BlockIndex(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,16 +252,57 @@ class DataSet:
         for path, data in files.items():
             write_atomically(path, data)
 
+    def load_vocabulary(self) -> Vocabulary:
+        """Reads the vocabulary of the tokenizer.
+
+        Raises:
+            ShardError: It is not the one that the manifest describes.
+        """
+        path, said = self.folder / "tokenizer.json", self.manifest.tokenizer
+        vocabulary = Vocabulary.of(load_tokenizer(path))
+        if (vocabulary.size, vocabulary.roles) != (said.vocab_size, said.roles):
+            raise ShardError(
+                f"{path} has {vocabulary.size} ids and the roles {vocabulary.roles}, but the manifest says "
+                f"{said.vocab_size} and {said.roles}; copy or build the data set again"
+            )
+        return vocabulary
+
     def read(self, blocks: BlockIndex, row: int) -> Block:
-        """Reads the block in row `row` of `blocks`, checked; see `bertdata.shards.read_block`."""
+        """Reads the block in row `row` of `blocks`, checked; see `bertdata.shards.read_block`.
+
+        Raises:
+            ShardError: The block is damaged, or is not one of this data set.
+        """
         shard = self.manifest.shards[int(blocks.shard[row])]
-        return read_block(
+        block = read_block(
             self.folder / shard.name,
             offset=int(blocks.offset[row]),
             num_bytes=int(blocks.num_bytes[row]),
             crc32=int(blocks.crc32[row]),
             name=f"{row} of its split",
         )
+        where = f"{self.folder / shard.name}, block {row} of its split"
+        if problem := self._find_problem(block, num_samples=blocks.num_samples[row], num_tokens=blocks.num_tokens[row]):
+            raise ShardError(f"{where}: {problem}; build the data set again")
+        return block
+
+    def _find_problem(self, block: Block, *, num_samples: int, num_tokens: int) -> str | None:
+        """Returns in what way a block is not one of this data set."""
+        tokenizer, options = self.manifest.tokenizer, self.manifest.options
+        length, num_sets = options["pairs"]["max_seq_length"], options["masks"]["num_mask_sets"]
+        has_b = options["pairs"]["next_sentence"] != "none"
+        size, dtype = tokenizer.vocab_size, position_dtype(length)
+        checks = {
+            f"it has not the {num_samples} samples of the index": block.num_samples == num_samples,
+            f"it has not the {num_tokens} tokens of the index": len(block.tokens) == num_tokens,
+            f"it has not {num_sets} mask sets": block.num_predictions.shape[1] == num_sets,
+            f"its tokens are not {tokenizer.token_dtype}": block.tokens.dtype == tokenizer.token_dtype,
+            f"its positions are not {dtype}": block.segment_b.dtype == dtype,
+            f"it has a sample of more than {length} tokens": block.lengths.max() <= length,
+            "it has a sample of two segments": has_b or (block.segment_b == block.lengths).all(),
+            f"it has a token beyond the {size} ids": max(block.tokens.max(), block.mask_tokens.max(initial=0)) < size,
+        }
+        return next((problem for problem, is_right in checks.items() if not is_right), None)
 
 
 def _check_folders(manifest: Manifest) -> None:
@@ -242,70 +314,26 @@ def _check_folders(manifest: Manifest) -> None:
             raise ShardError(f"shard {shard.name!r} is in none of the folders {', '.join(sorted(folders))}")
 
 
-def write_index(folder: Path, blocks: Sequence[Sequence[BlockEntry]]) -> None:
-    """Writes `index.arrow`.
-
-    Args:
-        folder: The data set's folder.
-        blocks: The blocks of each shard, in the order of `Manifest.shards`.
-    """
-    rows = [(number, block) for number, entries in enumerate(blocks) for block in entries]
-    table = pa.table(
-        {
-            "shard": pa.array([number for number, _ in rows], pa.int32()),
-            "offset": pa.array([block.offset for _, block in rows], pa.int64()),
-            "num_bytes": pa.array([block.num_bytes for _, block in rows], pa.int64()),
-            "num_samples": pa.array([block.num_samples for _, block in rows], pa.int64()),
-            "num_tokens": pa.array([block.num_tokens for _, block in rows], pa.int64()),
-            "crc32": pa.array([block.crc32 for _, block in rows], pa.uint32()),
-        }
-    )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    write_atomically(folder / INDEX, sink.getvalue().to_pybytes())
-
-
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes `manifest.json`, which commits the data set."""
     text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False)
     write_atomically(folder / MANIFEST, (text + "\n").encode())
 
 
-def _parse_manifest(values: Mapping[str, Any], *, path: Path) -> Manifest:
-    version = values.get("format_version")
-    if version != FORMAT_VERSION:
-        raise ShardError(
-            f"{path} has format version {version}; this release reads version {FORMAT_VERSION}. "
-            "Build the data set again, or install the release that wrote it."
-        )
+def _read_manifest(path: Path) -> Manifest:
     try:
-        return Manifest(
-            format_version=version,
-            build=values["build"],
-            options=values["options"],
-            tokenizer=TokenizerInfo(**values["tokenizer"]),
-            versions=values["versions"],
-            inputs=values["inputs"],
-            counts=values["counts"],
-            languages=values["languages"],
-            shards=tuple(ShardEntry(**shard) for shard in values["shards"]),
-            files=values["files"],
-            excluded_not_found=tuple(values.get("excluded_not_found", ())),
-            merged_from=tuple(Origin(**origin) for origin in values.get("merged_from", ())),
-        )
-    except (KeyError, TypeError) as error:
-        raise ShardError(f"{path} is no manifest of a data set ({error!r}); build the data set again") from error
-
-
-def _load_index(path: Path) -> BlockIndex:
-    try:
-        with pa.OSFile(str(path)) as file:
-            table = pa.ipc.open_file(file).read_all()
-        columns = {field.name: table[field.name].to_numpy() for field in dataclasses.fields(BlockIndex)}
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise ShardError(f"{path} cannot be read as a block index ({error}); build the data set again") from error
-    return BlockIndex(**columns)
+        values = json.loads(read_plain_file(path, max_bytes=MAX_MANIFEST_BYTES))
+        version = values.get("format_version") if isinstance(values, dict) else None
+        if version == FORMAT_VERSION:
+            return from_json(Manifest, values, where=MANIFEST)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError, BertDataError) as error:
+        raise ShardError(f"{path} is no manifest of a data set ({error}); copy or build the data set again") from error
+    raise ShardError(
+        f"{path} has format version {reprlib.repr(version)}; this release reads version {FORMAT_VERSION}. "
+        "Build the data set again, or install the release that wrote it."
+    )
 
 
 def check_shards(folder: Path, manifest: Manifest) -> None:
@@ -334,28 +362,26 @@ def open_data_set(folder: Path | str) -> DataSet:
 
     Raises:
         ShardError: There is no manifest (the build has not finished, or this is another folder), the format version is
-            another one, manifest and index do not fit each other, or a merged data set's shards are not there.
+            another one, a file is damaged, manifest and index do not fit each other, or the shards of a merged data
+            set are not there.
     """
     folder = Path(folder)
-    path = folder / MANIFEST
     try:
-        values = dict(json.loads(path.read_bytes()))
+        manifest = _read_manifest(folder / MANIFEST)
     except FileNotFoundError as error:
         lengths = sorted(child.name for child in folder.glob("*/") if (child / MANIFEST).exists())
         hint = (
             f"it holds the data sets {', '.join(lengths)}: name one of them" if lengths else "run bertdata build again"
         )
         raise ShardError(f"{folder} has no {MANIFEST}, so it is not a finished data set; {hint}") from error
-    except (OSError, ValueError) as error:
-        raise ShardError(f"{path} cannot be read ({error}); build the data set again") from error
-    manifest = _parse_manifest(values, path=path)
-    tokenizer = folder / "tokenizer.json"
-    if not tokenizer.exists() or file_sha256(tokenizer) != manifest.tokenizer.sha256:
-        raise ShardError(f"{tokenizer} is not the tokenizer that the shards were built with; copy the folder again")
+    path = folder / "tokenizer.json"
+    try:
+        found = hashlib.sha256(read_plain_file(path, max_bytes=MAX_TOKENIZER_BYTES)).hexdigest()
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read ({error}); copy the folder again") from error
+    if found != manifest.tokenizer.sha256:
+        raise ShardError(f"{path} is not the tokenizer that the shards were built with; copy the folder again")
     if manifest.merged_from:
         check_shards(folder, manifest)
-    index = _load_index(folder / INDEX)
-    samples = np.bincount(index.shard, weights=index.num_samples, minlength=len(manifest.shards)).astype(np.int64)
-    if samples.tolist() != [shard.num_samples for shard in manifest.shards]:
-        raise ShardError(f"{folder}: {INDEX} and {MANIFEST} do not belong together; build the data set again")
+    index = load_index(folder / INDEX, shards=manifest.shards)
     return DataSet(folder=folder, manifest=manifest, index=index)

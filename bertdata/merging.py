@@ -27,8 +27,8 @@ from typing import Any
 
 from bertdata.errors import ConfigError, OutputError
 from bertdata.files import file_sha256
+from bertdata.index import INDEX, write_index
 from bertdata.manifest import (
-    INDEX,
     MANIFEST,
     DataSet,
     Manifest,
@@ -36,7 +36,6 @@ from bertdata.manifest import (
     ShardEntry,
     check_shards,
     open_data_set,
-    write_index,
     write_manifest,
 )
 from bertdata.shards import BlockEntry
@@ -73,7 +72,6 @@ def _traits(manifest: Manifest) -> dict[str, Any]:
     named = options["pairs"] | options["masks"] | {"seed": options["seed"]}
     return {
         "the tokenizer (SHA-256)": manifest.tokenizer.sha256[:12],
-        "the type of token ids": manifest.tokenizer.token_dtype,
         **{f"--{name.replace('_', '-')}": value for name, value in named.items()},
     }
 

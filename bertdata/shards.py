@@ -31,10 +31,8 @@ parsed; only `.npy` members of unsigned integers are accepted, and nothing is ev
 from __future__ import annotations
 
 import dataclasses
-import math
+import itertools
 import os
-import re
-import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,11 +44,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bertdata.errors import ShardError
-from bertdata.files import open_atomically
+from bertdata.files import open_atomically, open_plain_file
+from bertdata.members import RECORD, encode_member, padded, parse_member, parse_npy, parse_tar_header
 
 __all__ = [
     "END_OF_ARCHIVE",
     "FORMAT_VERSION",
+    "MAX_BLOCK_BYTES",
     "Block",
     "BlockEntry",
     "ShardWriter",
@@ -58,6 +58,7 @@ __all__ = [
     "encode_block",
     "iter_blocks",
     "open_shard",
+    "parse_block",
     "position_dtype",
     "read_block",
     "read_field",
@@ -67,16 +68,10 @@ __all__ = [
 
 FORMAT_VERSION = 1
 
-_RECORD = 512
-_MAGIC = b"\x93NUMPY\x01\x00"
-_NPY_HEADER = re.compile(rb"\{'descr': '([<|][a-z]\d)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n")
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "|u1": np.dtype(np.uint8),
-    "<u2": np.dtype("<u2"),
-    "<u4": np.dtype("<u4"),
-    "<u8": np.dtype("<u8"),
-}
-END_OF_ARCHIVE = bytes(2 * _RECORD)
+MAX_BLOCK_BYTES = 1 << 30
+"""Bytes of a block at most. The blocks of usual options have a few MB."""
+
+END_OF_ARCHIVE = bytes(2 * RECORD)
 
 
 def position_dtype(max_seq_length: int) -> np.dtype[Any]:
@@ -161,39 +156,22 @@ class BlockEntry:
     crc32: int
 
 
-def _npy_header(array: npt.NDArray[Any]) -> bytes:
-    shape = f"({array.shape[0]},)" if array.ndim == 1 else str(tuple(array.shape))
-    descr = array.dtype.str
-    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode()
-    padding = -(len(_MAGIC) + 2 + len(text) + 1) % 64
-    text += b" " * padding + b"\n"
-    return _MAGIC + len(text).to_bytes(2, "little") + text
-
-
-def _tar_header(name: str, num_bytes: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size = num_bytes
-    info.mode = 0o644
-    return info.tobuf(format=tarfile.USTAR_FORMAT)
-
-
 def encode_block(block: Block, *, name: str) -> bytes:
     """Returns the bytes of a block: eight tar members, each header, data and padding.
 
     Args:
         block: The samples.
         name: Stem of the members' names, from `block_name`.
+
+    Raises:
+        ShardError: An array is not of unsigned integers, or the block is too large.
     """
-    parts = []
-    for field in FIELDS:
-        array = np.ascontiguousarray(getattr(block, field))
-        if array.dtype.str not in _DTYPES:
-            raise ShardError(f"block {name}: {field} has dtype {array.dtype}; a shard holds {', '.join(_DTYPES)}")
-        header = _npy_header(array)
-        num_bytes = len(header) + array.nbytes
-        parts += [_tar_header(f"{name}.{field}.npy", num_bytes), header, array.data.cast("B") if array.size else b""]
-        parts.append(bytes(-num_bytes % _RECORD))
-    return b"".join(parts)
+    data = b"".join(encode_member(f"{name}.{field}.npy", getattr(block, field)) for field in FIELDS)
+    if len(data) > MAX_BLOCK_BYTES:
+        raise ShardError(
+            f"block {name} has {len(data):,} bytes; it may have {MAX_BLOCK_BYTES:,}. Give a smaller --block-size"
+        )
+    return data
 
 
 @contextmanager
@@ -229,76 +207,98 @@ class ShardWriter:
         self.entries.append(entry)
 
 
-def _parse_npy(data: memoryview, *, where: str) -> npt.NDArray[Any]:
-    if bytes(data[:8]) != _MAGIC:
-        raise ShardError(f"{where}: not an array of the expected form; build the shard again")
-    header_end = 10 + int.from_bytes(data[8:10], "little")
-    match = _NPY_HEADER.fullmatch(data[10:header_end])
-    if match is None or match[1].decode() not in _DTYPES:
-        raise ShardError(f"{where}: unexpected array header {bytes(data[10:header_end])[:80]!r}")
-    dtype = _DTYPES[match[1].decode()]
-    shape = tuple(int(size) for size in match[2].decode().split(",") if size.strip())
-    if math.prod(shape) * dtype.itemsize != len(data) - header_end:
-        raise ShardError(f"{where}: {len(data) - header_end} bytes do not hold an array of shape {shape}")
-    array: npt.NDArray[Any] = np.frombuffer(data[header_end:], dtype=dtype).reshape(shape)
-    return array
-
-
-def _parse_header(header: bytes, position: int, *, num_bytes: int, where: str) -> tuple[str, int, int]:
-    """Returns name, start and stop of the file whose tar header lies at `position` in a block of `num_bytes`."""
-    try:
-        info = tarfile.TarInfo.frombuf(header, "ascii", "strict")
-    except tarfile.HeaderError as error:
-        raise ShardError(f"{where}: not a tar member at byte {position} of the block ({error})") from error
-    start = position + _RECORD
-    stop = start + info.size
-    if not info.isreg() or not start <= stop <= num_bytes:
-        raise ShardError(f"{where}: member {info.name!r} is no plain file within the block")
-    return info.name, start, stop
-
-
-def _parse_member(data: memoryview, position: int, *, where: str) -> tuple[str, npt.NDArray[Any], int]:
-    """Returns name, array and end (padding included) of the tar member at `position`."""
-    header = bytes(data[position : position + _RECORD])
-    name, start, stop = _parse_header(header, position, num_bytes=len(data), where=where)
-    return name, _parse_npy(data[start:stop], where=f"{where}, member {name!r}"), stop + -stop % _RECORD
-
-
-def _check_block(block: Block, *, where: str) -> None:
-    offsets = block.token_offsets
-    sizes_fit = (
-        all(getattr(block, field).ndim == (2 if field in _MATRICES else 1) for field in FIELDS)
-        and len(offsets) == block.num_samples + 1
-        and len(block.next_sentence_label) == len(block.num_predictions) == block.num_samples
-        and block.document_keys.shape == (block.num_samples, 2)
+def _check_shapes(block: Block, *, where: str) -> None:
+    num_samples, offsets = block.num_samples, block.token_offsets
+    shapes_fit = (
+        num_samples > 0
+        and all(getattr(block, field).ndim == (2 if field in _MATRICES else 1) for field in FIELDS)
+        and len(offsets) == num_samples + 1
+        and len(block.next_sentence_label) == len(block.num_predictions) == num_samples
+        and block.document_keys.shape == (num_samples, 2)
         and int(offsets[0]) == 0
         and int(offsets[-1]) == len(block.tokens)
         and len(block.mask_positions) == len(block.mask_tokens) == int(block.num_predictions.sum(dtype=np.int64))
     )
-    if not sizes_fit:
+    if not shapes_fit:
         raise ShardError(f"{where}: the arrays of the block do not fit each other; build the shard again")
 
 
-def decode_block(data: bytes, *, where: str) -> Block:
-    """Returns the samples in the bytes of one block.
+def _check_dtypes(block: Block, *, where: str) -> None:
+    positions, tokens = block.segment_b.dtype, block.tokens.dtype
+    dtypes_fit = (
+        positions.itemsize <= 2
+        and block.num_predictions.dtype == block.mask_positions.dtype == positions
+        and tokens.itemsize in (2, 4)
+        and block.mask_tokens.dtype == tokens
+        and block.token_offsets.dtype == np.uint32
+        and block.next_sentence_label.dtype == np.uint8
+        and block.document_keys.dtype == np.uint64
+    )
+    if not dtypes_fit:
+        found = ", ".join(f"{field} {getattr(block, field).dtype}" for field in FIELDS)
+        raise ShardError(f"{where}: dtypes are not those of a block ({found}); build the shard again")
+
+
+def _check_values(block: Block, *, where: str) -> None:
+    lengths, dtype = block.lengths, block.segment_b.dtype
+    counts = block.num_predictions.astype(np.int64).sum(axis=1)
+    checks = {
+        "token_offsets do not ascend": (lengths < 2).any(),
+        f"a sample is longer than positions of {dtype} can tell": (lengths > np.iinfo(dtype).max).any(),
+        "segment_b lies outside of its sample": ((block.segment_b < 2) | (block.segment_b > lengths)).any(),
+        "next_sentence_label is neither 0 nor 1": (block.next_sentence_label > 1).any(),
+    }
+    for what, is_wrong in checks.items():
+        if is_wrong:
+            raise ShardError(f"{where}: {what}; build the shard again")
+    last = np.repeat((lengths - 1).astype(dtype), counts)
+    if (block.mask_positions == 0).any() or (block.mask_positions >= last).any():
+        raise ShardError(
+            f"{where}: mask_positions lie outside of their samples or on their ends; build the shard again"
+        )
+
+
+def parse_block(data: bytes, *, where: str) -> Block:
+    """Returns what lies in the bytes of one block; its values may be any, so it is there to be checked, not used.
 
     Args:
         data: Bytes as `encode_block` makes them.
         where: Shard and block, for messages.
 
+    Returns:
+        The block, its arrays read-only views of `data` whose shapes fit each other.
+
     Raises:
-        ShardError: A member is missing, of another type, or does not fit the others.
+        ShardError: A member is missing, of another kind, or does not fit the others.
     """
     view = memoryview(data)
     arrays: dict[str, npt.NDArray[Any]] = {}
-    position = 0
+    position, stem = 0, ""
     for field in FIELDS:
-        name, array, position = _parse_member(view, position, where=where)
-        if not name.endswith(f".{field}.npy"):
-            raise ShardError(f"{where}: found member {name!r} where {field}.npy belongs")
+        name, array, position = parse_member(view, position, where=where)
+        stem = stem or name.partition(".")[0]
+        if name != f"{stem}.{field}.npy":
+            raise ShardError(f"{where}: found member {name} where {stem}.{field}.npy belongs; build the shard again")
         arrays[field] = array
+    if position != len(data):
+        raise ShardError(f"{where}: {len(data) - position} bytes follow the last member; build the shard again")
     block = Block(**arrays)
-    _check_block(block, where=where)
+    _check_shapes(block, where=where)
+    return block
+
+
+def decode_block(data: bytes, *, where: str) -> Block:
+    """Returns the samples in the bytes of one block, as `parse_block` does, and checks what leads from one to another.
+
+    Dtypes are those of a block, and boundaries and positions lie within their samples, so no index that is made of them
+    leads elsewhere. That the samples make sense is not checked.
+
+    Raises:
+        ShardError: A member is missing, of another kind, does not fit the others, or leads out of a sample.
+    """
+    block = parse_block(data, where=where)
+    _check_dtypes(block, where=where)
+    _check_values(block, where=where)
     return block
 
 
@@ -313,19 +313,14 @@ def read_block(path: Path | str, *, offset: int, num_bytes: int, crc32: int, nam
         name: Name of the block, for messages.
 
     Returns:
-        The block, its arrays read-only views of the bytes read.
+        The block, see `decode_block`.
 
     Raises:
         ShardError: The file is missing or truncated, or the bytes are not those that were written.
     """
     where = f"{path}, block {name or f'at byte {offset}'}"
-    try:
-        with Path(path).open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), num_bytes, offset)
-    except OSError as error:
-        raise ShardError(f"{where}: cannot be read ({error}); build or copy the shard again") from error
-    if len(data) != num_bytes:
-        raise ShardError(f"{where}: {len(data)} bytes where {num_bytes} belong; the shard is truncated, copy it again")
+    with _open_span(path, offset=offset, num_bytes=num_bytes, where=where) as descriptor:
+        data = os.pread(descriptor, num_bytes, offset)
     found = zlib.crc32(data)
     if found != crc32:
         raise ShardError(f"{where}: CRC-32 is {found:08x}, not {crc32:08x}; the shard is damaged, copy it again")
@@ -345,19 +340,45 @@ def read_field(path: Path | str, *, offset: int, num_bytes: int, field: str) -> 
         ShardError: The file is missing or truncated, or holds something else there.
     """
     where = f"{path}, block at byte {offset}"
+    with _open_span(path, offset=offset, num_bytes=num_bytes, where=where) as descriptor:
+        members = _iter_members(descriptor, offset, num_bytes=num_bytes, where=where)
+        start, stop = next(itertools.islice(members, FIELDS.index(field), None))
+        data = os.pread(descriptor, stop - start, start)
+    return parse_npy(memoryview(data), where=f"{where}, {field}.npy")
+
+
+@contextmanager
+def _open_span(path: Path | str, *, offset: int, num_bytes: int, where: str) -> Iterator[int]:
+    """Opens a shard of which a block is to be read, and yields its descriptor once it is known to have these bytes."""
+    if offset < 0 or not 0 <= num_bytes <= MAX_BLOCK_BYTES:
+        raise ShardError(
+            f"{where}: no block has {num_bytes} bytes at byte {offset}; its index is wrong, build the data set again"
+        )
     try:
-        with Path(path).open("rb", buffering=0) as file:
-            position = 0
-            for current in FIELDS[: FIELDS.index(field) + 1]:
-                header = os.pread(file.fileno(), _RECORD, offset + position)
-                name, start, stop = _parse_header(header, position, num_bytes=num_bytes, where=where)
-                if not name.endswith(f".{current}.npy"):
-                    raise ShardError(f"{where}: found member {name!r} where {current}.npy belongs")
-                position = stop + -stop % _RECORD
-            data = os.pread(file.fileno(), stop - start, offset + start)
+        with open_plain_file(path) as (descriptor, file_bytes):
+            if offset + num_bytes > file_bytes:
+                raise ShardError(
+                    f"{where}: bytes {offset} to {offset + num_bytes} belong to it, but the file has {file_bytes}; the "
+                    "shard is truncated, copy it again"
+                )
+            yield descriptor
     except OSError as error:
         raise ShardError(f"{where}: cannot be read ({error}); build or copy the shard again") from error
-    return _parse_npy(memoryview(data), where=f"{where}, member {name!r}")
+
+
+def _iter_members(descriptor: int, offset: int, *, num_bytes: int, where: str) -> Iterator[tuple[int, int]]:
+    """Yields where each member's file starts and stops in the shard, from the tar headers of the block at `offset`."""
+    position = 0
+    for field in FIELDS:
+        header = os.pread(descriptor, RECORD, offset + position)
+        name, size = parse_tar_header(header, where=f"{where}, byte {position}")
+        if not name.endswith(f".{field}.npy"):
+            raise ShardError(f"{where}: found member {name} where {field}.npy belongs; build the shard again")
+        start = position + RECORD
+        position = start + padded(size)
+        if position > num_bytes:
+            raise ShardError(f"{where}: {name} reaches past byte {num_bytes}, where the block must end; copy it again")
+        yield offset + start, offset + start + size
 
 
 def iter_blocks(path: Path | str) -> Iterator[Block]:
@@ -366,24 +387,19 @@ def iter_blocks(path: Path | str) -> Iterator[Block]:
     Raises:
         ShardError: The file is truncated or is no shard.
     """
-    with Path(path).open("rb") as file:
-        number = 0
-        while True:
-            where = f"{path}, block {number}"
-            header = file.read(_RECORD)
-            if header == bytes(_RECORD):
-                return
-            parts = []
-            for field in FIELDS:
-                try:
-                    info = tarfile.TarInfo.frombuf(header, "ascii", "strict")
-                except tarfile.HeaderError as error:
-                    raise ShardError(f"{where}: no tar header where {field}.npy belongs ({error})") from error
-                body = file.read(info.size + -info.size % _RECORD)
-                if len(body) < info.size:
-                    raise ShardError(f"{where}: the file ends within {info.name!r}; copy it again")
-                parts += [header, body]
-                if field != FIELDS[-1]:
-                    header = file.read(_RECORD)
-            yield decode_block(b"".join(parts), where=where)
-            number += 1
+    try:
+        with open_plain_file(path) as (descriptor, file_bytes):
+            start = number = 0
+            while file_bytes - start > len(END_OF_ARCHIVE):
+                where = f"{path}, block {number}"
+                limit = min(file_bytes - start, MAX_BLOCK_BYTES)
+                *_, (_, stop) = _iter_members(descriptor, start, num_bytes=limit, where=where)
+                num_bytes = padded(stop - start)
+                yield decode_block(os.pread(descriptor, num_bytes, start), where=where)
+                start += num_bytes
+                number += 1
+            end = os.pread(descriptor, len(END_OF_ARCHIVE), start)
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read ({error}); build or copy the shard again") from error
+    if end != END_OF_ARCHIVE:
+        raise ShardError(f"{path}: {number} blocks, but no end of the archive after them; copy it again")

@@ -12,6 +12,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bertdata.errors import ShardError
-from bertdata.files import write_atomically
+from bertdata.files import read_plain_file, write_atomically
 from bertdata.pairs import Pairs
 from bertdata.shards import Block
 from bertdata.spill import Documents
+from bertdata.typed_json import from_json
 
 __all__ = [
     "STATISTICS",
@@ -39,6 +42,7 @@ __all__ = [
 ]
 
 STATISTICS = "statistics.json"
+MAX_STATISTICS_BYTES = 1 << 26
 IntArray = npt.NDArray[np.int64]
 
 _EXACT = 32  # values below have a bucket each
@@ -133,18 +137,28 @@ def _cell_size(max_seq_length: int) -> int:
     return max(1, max_seq_length // _LENGTH_CELLS)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sparse:
+    shape: tuple[int, ...]
+    places: list[int]
+    counts: list[int]
+
+
 def _sparse(array: IntArray) -> dict[str, list[int]]:
     flat = array.ravel()
     places = np.flatnonzero(flat)
     return {"shape": list(array.shape), "places": places.tolist(), "counts": flat[places].tolist()}
 
 
-def _dense(values: dict[str, Any], *, shape: tuple[int, ...]) -> IntArray:
-    if tuple(values["shape"]) != shape:
-        raise ValueError(f"shape {values['shape']}, not {list(shape)}")
-    places, counts = (np.array(values[name], dtype=np.int64) for name in ("places", "counts"))
-    if places.shape != counts.shape or places.min(initial=0) < 0 or counts.min(initial=0) < 0:
-        raise ValueError("places and counts do not fit each other")
+def _dense(value: Any, *, name: str, shape: tuple[int, ...]) -> IntArray:
+    sparse = from_json(_Sparse, value, where=name)
+    if sparse.shape != shape:
+        raise ValueError(f"{name} has shape {reprlib.repr(sparse.shape)}, not {shape}")
+    places, counts = sparse.places, sparse.counts
+    if len(places) != len(counts) or min(places, default=0) < 0 or max(places, default=0) >= math.prod(shape):
+        raise ValueError(f"places of {name} do not fit its counts or its shape")
+    if min(counts, default=0) < 0 or sum(counts) >= 1 << 62:
+        raise ValueError(f"{name} has counts below 0, or more than can be")
     array = np.zeros(shape, dtype=np.int64)
     array.ravel()[places] = counts
     return array
@@ -164,10 +178,14 @@ def load_statistics(folder: Path, *, max_seq_length: int, vocab_size: int) -> St
     path = folder / STATISTICS
     shapes = Statistics.empty(max_seq_length=max_seq_length, vocab_size=vocab_size)
     try:
-        values = json.loads(path.read_bytes())
-        return Statistics(**{name: _dense(values[name], shape=getattr(shapes, name).shape) for name in _NAMES})
-    except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
-        raise ShardError(f"{path} cannot be read as statistics ({error!r:.200}); copy the data set again") from error
+        values = json.loads(read_plain_file(path, max_bytes=MAX_STATISTICS_BYTES))
+        if not isinstance(values, dict) or not values.keys() >= set(_NAMES):
+            raise ValueError(f"it has not all of {', '.join(_NAMES)}")
+        return Statistics(
+            **{name: _dense(values[name], name=name, shape=getattr(shapes, name).shape) for name in _NAMES}
+        )
+    except (OSError, ValueError, RecursionError) as error:
+        raise ShardError(f"{path} cannot be read as statistics ({error}); copy the data set again") from error
 
 
 def write_statistics(folder: Path, parts: Iterable[Statistics], *, empty: Statistics) -> None:

@@ -98,12 +98,13 @@ def iter_warnings(manifest: Manifest) -> Iterator[str]:
             "--keep-duplicates keeps them."
         )
     forced = counts.get("forced", 0)
-    if 2 * forced > counts.get("samples", 0):
+    num_samples = counts.get("samples", 0)
+    if 2 * forced > num_samples:
         yield (
-            f"{_share(forced, counts['samples']):.1%} of the pairs are NotNext because their chunk had one sentence: "
+            f"{_share(forced, num_samples):.1%} of the pairs are NotNext because their chunk had one sentence: "
             "sentences are long for --max-seq-length, or documents short. Check --document-per, or raise the length."
         )
-    share = _share(counts.get("not_next", 0), counts.get("samples", 0))
+    share = _share(counts.get("not_next", 0), num_samples)
     if manifest.options["pairs"]["next_sentence"] == "balanced" and not 0.45 <= share <= 0.55:
         yield (
             f"{share:.1%} of the pairs are NotNext instead of half: a shard has too few documents to draw a random "

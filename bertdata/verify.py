@@ -16,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bertdata.block_checks import BlockRules
-from bertdata.errors import ShardError
+from bertdata.errors import BertDataError, ShardError
 from bertdata.files import file_sha256
 from bertdata.manifest import DataSet, open_data_set
 from bertdata.progress import ByteProgress
 from bertdata.shard_checks import CheckTask, Problem, ShardFindings, check_shard
 from bertdata.share_checks import MAX_SURPLUS_SHARE, iter_count_faults, iter_share_faults
 from bertdata.statistics import Statistics
-from bertdata.wordpiece import Vocabulary, load_tokenizer
 from bertdata.workers import map_in_processes
 
 __all__ = ["describe_whole", "iter_problems", "recount"]
@@ -39,11 +38,11 @@ def iter_problems(folder: Path, *, quick: bool = False, num_workers: int = 1) ->
     """
     try:
         data_set = open_data_set(folder)
-    except ShardError as error:
+        whole = None if quick else _Whole(data_set)
+    except BertDataError as error:
         yield Problem(message=str(error))
         return
     yield from _file_problems(data_set)
-    whole = None if quick else _Whole(data_set)
     for number, findings in _iter_findings(data_set, rules=whole.rules if whole else None, num_workers=num_workers):
         yield from findings.problems
         if whole is not None:
@@ -81,7 +80,7 @@ def recount(data_set: DataSet, *, num_workers: int = 1) -> Statistics:
 
 
 def _rules(data_set: DataSet) -> BlockRules:
-    return BlockRules.of(data_set.manifest, Vocabulary.of(load_tokenizer(data_set.folder / "tokenizer.json")))
+    return BlockRules.of(data_set.manifest, data_set.load_vocabulary())
 
 
 def _no_statistics(rules: BlockRules) -> Statistics:

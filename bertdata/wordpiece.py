@@ -22,6 +22,7 @@ from bertdata.files import write_atomically
 from bertdata.shards import token_dtype
 
 __all__ = [
+    "MAX_VOCAB_SIZE",
     "ROLES",
     "Vocabulary",
     "is_lowercase",
@@ -40,6 +41,9 @@ ROLES: dict[str, tuple[str, ...]] = {
     "mask": ("[MASK]", "<mask>"),
 }
 """Names under which special tokens are looked for, by role; BERT's own come first."""
+
+MAX_VOCAB_SIZE = 1 << 22
+"""Ids of a vocabulary at most; what is made per id stays small."""
 
 _WORD_START_MARKS = ("\u0120", "\u2581")  # byte-level BPE's space, sentencepiece's space
 
@@ -72,10 +76,12 @@ class Vocabulary:
         """Reads the vocabulary of a tokenizer.
 
         Raises:
-            TokenizerError: A special token is missing.
+            TokenizerError: A special token is missing, or an id is too high.
         """
         ids = tokenizer.get_vocab(with_added_tokens=True)
         size = max(ids.values()) + 1
+        if size > MAX_VOCAB_SIZE:
+            raise TokenizerError(f"the tokenizer has ids up to {size - 1}; they must be below {MAX_VOCAB_SIZE}")
         roles = _find_roles(ids)
         texts = [""] * size
         for text, number in ids.items():

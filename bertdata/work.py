@@ -42,7 +42,8 @@ from bertdata.config import BuildOptions
 from bertdata.errors import BertDataError
 from bertdata.files import remove_durably, write_atomically
 from bertdata.hooks import hash_of_hook
-from bertdata.manifest import INDEX, MANIFEST
+from bertdata.index import INDEX
+from bertdata.manifest import MANIFEST
 from bertdata.planning import ShardTask
 from bertdata.splits import Split
 from bertdata.statistics import STATISTICS

@@ -23,7 +23,7 @@ from bertdata.config import BuildOptions
 from bertdata.manifest import DataSet
 from bertdata.masking import with_mask_sets
 from bertdata.shards import Block
-from bertdata.wordpiece import Vocabulary, load_tokenizer
+from bertdata.wordpiece import Vocabulary
 from trainer.plan import Plan, SampleRefs, Window
 from trainer.samples import Samples
 
@@ -139,7 +139,7 @@ class BlockReader:
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
-        return Vocabulary.of(load_tokenizer(self._data_set.folder / "tokenizer.json"))
+        return self._data_set.load_vocabulary()
 
     @property
     def num_samples(self) -> int:

@@ -10,7 +10,8 @@ import numpy as np
 
 import bertdata
 from bertdata.files import file_sha256
-from bertdata.manifest import ShardEntry, write_index, write_manifest
+from bertdata.index import write_index
+from bertdata.manifest import ShardEntry, write_manifest
 from bertdata.shards import Block, block_name, iter_blocks, open_shard
 from bertdata.statistics import Statistics, count_block, write_statistics
 

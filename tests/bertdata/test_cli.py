@@ -75,7 +75,7 @@ def test_misspelt_format_gets_the_nearest():
         (["--masked-lm-prob", "0"], "--masked-lm-prob is 0.0"),
         (["--language", "english"], "--language is 'english'; it must be a language code such as en"),
         (["--text-field", ""], "--text-field is empty"),
-        (["--dupe-factor", "0"], "--dupe-factor is 0; it must be at least 1"),
+        (["--dupe-factor", "0"], "--dupe-factor is 0; it must be between 1 and 65,535"),
         (["--num-mask-sets", "256"], "--num-mask-sets is 256"),
         (["--max-predictions-per-seq", "0"], "--max-predictions-per-seq is 0"),
         (["--num-shards", "0"], "--num-shards is 0"),

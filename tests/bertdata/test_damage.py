@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bertdata.errors import InputError
+from tests.bertdata.damage import damage
 from tests.bertdata.formats import FORMATS, format_of
 from tests.bertdata.reading import read
 from tests.corpus import sentence
@@ -23,23 +24,6 @@ zstandard = pytest.importorskip("zstandard")
 TEXTS = [" ".join(sentence(number, place) for place in range(4)) for number in range(40)]
 DUMP = Path(__file__).parents[3] / "shared" / "data" / "enwiki-106-articles.xml.bz2"
 SECONDS = 30
-
-
-def damage(data: bytes, draw: random.Random) -> bytes:
-    """Does to a file what disks, networks and careless copying do."""
-    place, length = draw.randrange(len(data)), draw.choice([1, 2, 16, 512])
-    run = data[place : place + length]
-    kind = draw.choice(["bit", "bit", "cut", "cut", "loss", "zeros", "noise", "twice"])
-    if kind == "cut":
-        return data[:place]
-    new = {
-        "bit": bytes([run[0] ^ (1 << draw.randrange(8))]) + run[1:],
-        "loss": b"",
-        "zeros": bytes(len(run)),
-        "noise": draw.randbytes(len(run)),
-        "twice": run * 2,
-    }
-    return data[:place] + new[kind] + data[place + len(run) :]
 
 
 def decompress(name: str, data: bytes) -> bytes:

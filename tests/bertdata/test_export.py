@@ -237,14 +237,13 @@ def test_another_export_is_refused_or_replaced(small_data_set, exported, tmp_pat
     assert (out / "notes.txt").read_text() == "mine"
 
 
-def test_drawn_masks_of_other_options_are_another_export(small_data_set, tmp_path):
+def test_drawn_masks_of_other_options_are_another_export(jsonl_file, small_options, tmp_path):
     """Shards without mask sets are the same bytes whatever the share of masks; what an export draws is not."""
-    copy = shutil.copytree(small_data_set, tmp_path / "copy")
+    options = dataclasses.replace(small_options, masks=MaskOptions(num_mask_sets=0))
+    copy = build(tmp_path / "shards", jsonl_file, options=options)
     path = copy / "manifest.json"
-    values = json.loads(path.read_text())
-    values["options"]["masks"]["num_mask_sets"] = 0
-    path.write_text(json.dumps(values))
     export_data_set(copy, out=tmp_path / "out", mask_set=0, splits=["eval"])
+    values = json.loads(path.read_text())
     values["options"]["masks"]["masked_lm_prob"] = 0.3
     path.write_text(json.dumps(values))
     with pytest.raises(OutputError, match="holds another export"):

@@ -92,14 +92,12 @@ def test_truncated_or_overwritten_shard_is_an_error(damaged_copy):
     labels_header = data.index(b"train-00000-00000.next_sentence_label.npy")
     negative = b"\xff" * 12
     for damaged, message in [
-        (data[: keys_header + 100], "not a tar member"),
-        (data[: keys_header + 700], "do not hold an array"),
-        (data[: keys_header + 600], "not an array of the expected form|unexpected array header"),
-        (data[:keys_header] + bytes(512) + data[keys_header + 512 :], "not a tar member"),
+        (data[: keys_header + 100], "truncated"),
+        (data[:keys_header] + bytes(512) + data[keys_header + 512 :], "no tar header"),
         (data[:keys_header] + data[labels_header : labels_header + 512] + data[keys_header + 512 :], "belongs"),
         (data.replace(b"'<u8'", b"'<u4'", 1), "do not hold an array"),
-        (_with_size(data, labels_header, negative), "no plain file within the block"),
-        (_with_size(data, labels_header, b"77777777777\0"), "no plain file within the block"),
+        (_with_size(data, labels_header, negative), "eleven octal digits"),
+        (_with_size(data, labels_header, b"77777777777\0"), "reaches past byte"),
     ]:
         path.write_bytes(damaged)
         with pytest.raises(ShardError, match=message):
@@ -120,8 +118,9 @@ def test_keys_of_another_block_are_an_error(damaged_copy):
     index = data_set.index
     last = np.flatnonzero(index.shard == 0)[-1]
     assert index.num_samples[last] != index.num_samples[0]
-    offset = index.offset.copy()
-    offset[0] = offset[last]
-    object.__setattr__(index, "offset", offset)
+    for name in ("offset", "num_bytes"):
+        values = getattr(index, name).copy()
+        values[0] = values[last]
+        object.__setattr__(index, name, values)
     with pytest.raises(ShardError, match="has dtype uint64 and shape"):
         find_document(data_set, 1)

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import bertdata
 from bertdata.cli import main
 from bertdata.errors import ConfigError, OutputError, ShardError
+from bertdata.files import file_sha256
 from bertdata.manifest import open_data_set
 from bertdata.merging import merge_data_sets, open_sources
 from bertdata.overlap import find_overlap, overlap_rows
@@ -202,17 +203,21 @@ def test_merged_set_without_overlap_verifies(folder):
     assert "nothing is wrong" in result.stdout
 
 
+def with_length(values):
+    values["options"]["pairs"]["max_seq_length"] = 128
+    values["options"]["max_seq_lengths"] = [128]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda values: values["options"]["pairs"].update(max_seq_length=128), "--max-seq-length is 128 in .*b and 64 in"),
+        (with_length, "--max-seq-length is 128 in .*b and 64 in"),
         (lambda values: values["options"]["pairs"].update(next_sentence="sop"), "--next-sentence is sop"),
         (lambda values: values["options"]["pairs"].update(short_seq_prob=0.2), "--short-seq-prob is 0.2"),
         (lambda values: values["options"]["pairs"].update(dupe_factor=1), "--dupe-factor is 1"),
         (lambda values: values["options"]["masks"].update(num_mask_sets=3), "--num-mask-sets is 3 in .*b and 2 in .*a;"),
         (lambda values: values["options"]["masks"].update(whole_word_mask=True), "--whole-word-mask is True"),
         (lambda values: values["options"].update(seed=1), "--seed is 1"),
-        (lambda values: values["tokenizer"].update(token_dtype="uint32"), "the type of token ids is uint32"),
     ],
 )  # fmt: skip
 def test_sources_must_be_alike(folder, change, message):
@@ -224,7 +229,7 @@ def test_sources_must_be_alike(folder, change, message):
 def test_sources_must_have_the_same_tokenizer(folder):
     path = folder / "b" / "tokenizer.json"
     path.write_text(path.read_text() + " ")
-    sha256 = bertdata.manifest.file_sha256(path)
+    sha256 = file_sha256(path)
     edit_manifest(folder / "b", lambda values: values["tokenizer"].update(sha256=sha256))
     with pytest.raises(ConfigError, match=rf"the tokenizer \(SHA-256\) is {sha256[:12]} in"):
         open_sources([folder / "a", folder / "b"], out=folder / "merged")
