@@ -6,6 +6,7 @@ for sample in bertdata.read_samples("shards/"):
 
 from bertdata.blocks import Sample
 from bertdata.config import BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
+from bertdata.data_set import DataSet, open_data_set
 from bertdata.documents import Document
 from bertdata.errors import (
     BertDataError,
@@ -18,7 +19,7 @@ from bertdata.errors import (
     TrainingError,
 )
 from bertdata.hooks import Filter, Reader
-from bertdata.manifest import DataSet, Manifest, open_data_set
+from bertdata.manifest import Manifest
 from bertdata.reading import read_samples
 from bertdata.shards import Block, iter_blocks, read_block
 

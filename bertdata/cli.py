@@ -72,8 +72,8 @@ def build(
 
     Example: bertdata build --input simplewiki.xml.bz2 --out shards/
     """
+    from bertdata.data_set import open_data_set
     from bertdata.launch import open_build
-    from bertdata.manifest import open_data_set
     from bertdata.progress import Progress
     from bertdata.removal import read_document_keys
     from bertdata.summary import format_table, iter_warnings, summary_rows

@@ -9,13 +9,7 @@ from typing import Any
 from bertdata.errors import BertDataError
 from bertdata.files import file_sha256, write_atomically
 from bertdata.index import INDEX, write_index
-from bertdata.manifest import (
-    DROPPED_DOCUMENTS,
-    Manifest,
-    ShardEntry,
-    TokenizerInfo,
-    write_manifest,
-)
+from bertdata.manifest import DROPPED_DOCUMENTS, Manifest, ShardEntry, TokenizerInfo, write_manifest
 from bertdata.planning import ShardTask
 from bertdata.shards import FORMAT_VERSION, BlockEntry
 from bertdata.statistics import STATISTICS, Statistics, write_statistics

@@ -16,7 +16,7 @@ from bertdata.errors import ConfigError
 from bertdata.options import CorpusCommand, parse_mask_set, workers_option
 
 if TYPE_CHECKING:
-    from bertdata.manifest import DataSet
+    from bertdata.data_set import DataSet
     from bertdata.painting import Painter
 
 __all__ = ["export", "inspect", "merge", "verify"]
@@ -66,9 +66,9 @@ def inspect(
 
     Example: bertdata inspect shards/ --shard 0 --sample 12 --mask-set 2
     """
+    from bertdata.data_set import open_data_set
     from bertdata.diagnostics import describe_label_guess
     from bertdata.inspection import describe_sample, iter_shard_samples, sample_to_json
-    from bertdata.manifest import open_data_set
     from bertdata.painting import Painter
 
     if (document is None) != (not inputs):
@@ -149,8 +149,8 @@ def verify(folder: Path, quick: bool, as_json: bool, has_document: str | None, n
 
     Example: bertdata verify shards/
     """
+    from bertdata.data_set import open_data_set
     from bertdata.locating import describe_document
-    from bertdata.manifest import open_data_set
     from bertdata.verify import describe_whole, iter_problems
 
     if has_document is not None:

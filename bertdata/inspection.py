@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from bertdata.blocks import Sample, iter_samples
 from bertdata.config import BuildOptions
+from bertdata.data_set import DataSet
 from bertdata.errors import ConfigError, ShardError
-from bertdata.manifest import DataSet
 from bertdata.masking import draw_masks
 from bertdata.painting import Painter
 

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bertdata.config import BuildOptions
+from bertdata.data_set import DataSet
 from bertdata.documents import Document
 from bertdata.errors import InputError, ShardError
 from bertdata.lines import join_lines
-from bertdata.manifest import DataSet
 from bertdata.sentences import sentences_of
 from bertdata.shards import read_field
 from bertdata.spill import document_key

@@ -19,26 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from bertdata.config import BuildOptions
-from bertdata.errors import BertDataError, OutputError, ShardError
+from bertdata.errors import BertDataError, ShardError
 from bertdata.files import read_plain_file, write_atomically
-from bertdata.index import INDEX, BlockIndex, load_index
-from bertdata.shards import FORMAT_VERSION, Block, position_dtype, read_block, token_dtype
-from bertdata.statistics import Statistics, load_statistics
+from bertdata.shards import FORMAT_VERSION, token_dtype
 from bertdata.typed_json import from_json
-from bertdata.wordpiece import MAX_VOCAB_SIZE, ROLES, Vocabulary, load_tokenizer, tokenizer_files
+from bertdata.wordpiece import MAX_VOCAB_SIZE, ROLES
 
 __all__ = [
     "DROPPED_DOCUMENTS",
-    "DataSet",
     "Manifest",
     "Origin",
     "ShardEntry",
     "TokenizerInfo",
-    "check_shards",
-    "open_data_set",
+    "read_manifest",
     "write_manifest",
 ]
 
@@ -46,7 +40,6 @@ MANIFEST = "manifest.json"
 # Counts of documents that were read and not kept, by reason: documents = documents_kept + these.
 DROPPED_DOCUMENTS = ("documents_without_tokens", "excluded_documents", "duplicates", "one_sentence_documents")
 MAX_MANIFEST_BYTES = 1 << 26  # 200,000 shards
-MAX_TOKENIZER_BYTES = 1 << 28
 
 _SHARD_NAME = re.compile(r"(train|eval)-[0-9]{5}-of-[0-9]{5}\.tar")
 _FILE_NAME = re.compile(r"[a-z_]+\.[a-z]+")
@@ -218,93 +211,6 @@ class Manifest:
         return sum(shard.num_samples for shard in self.shards if shard.split == split)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataSet:
-    """A finished data set: its folder, manifest and block index."""
-
-    folder: Path
-    manifest: Manifest
-    index: BlockIndex
-
-    def blocks(self, split: str) -> BlockIndex:
-        """Returns the index rows of the blocks of `split`, "train" or "eval"."""
-        wanted = np.array([shard.split == split for shard in self.manifest.shards], dtype=bool)
-        return self.index.take(wanted[self.index.shard] if len(self.index) else np.zeros(0, dtype=bool))
-
-    def load_statistics(self) -> Statistics:
-        """Reads the statistics that the build counted."""
-        return load_statistics(
-            self.folder,
-            max_seq_length=self.manifest.options["pairs"]["max_seq_length"],
-            vocab_size=self.manifest.tokenizer.vocab_size,
-        )
-
-    def copy_tokenizer(self, out: Path, *, overwrite: bool = False) -> None:
-        """Writes the files of the tokenizer to another folder.
-
-        Raises:
-            OutputError: The folder holds those of another tokenizer, and they are not to be overwritten.
-        """
-        files = {out / path.name: path.read_bytes() for path in tokenizer_files(self.folder)}
-        for path, data in files.items():
-            if path.exists() and path.read_bytes() != data and not overwrite:
-                raise OutputError(f"{path} is not the one of {self.folder}; give another --out")
-        for path, data in files.items():
-            write_atomically(path, data)
-
-    def load_vocabulary(self) -> Vocabulary:
-        """Reads the vocabulary of the tokenizer.
-
-        Raises:
-            ShardError: It is not the one that the manifest describes.
-        """
-        path, said = self.folder / "tokenizer.json", self.manifest.tokenizer
-        vocabulary = Vocabulary.of(load_tokenizer(path))
-        if (vocabulary.size, vocabulary.roles) != (said.vocab_size, said.roles):
-            raise ShardError(
-                f"{path} has {vocabulary.size} ids and the roles {vocabulary.roles}, but the manifest says "
-                f"{said.vocab_size} and {said.roles}; copy or build the data set again"
-            )
-        return vocabulary
-
-    def read(self, blocks: BlockIndex, row: int) -> Block:
-        """Reads the block in row `row` of `blocks`, checked; see `bertdata.shards.read_block`.
-
-        Raises:
-            ShardError: The block is damaged, or is not one of this data set.
-        """
-        shard = self.manifest.shards[int(blocks.shard[row])]
-        block = read_block(
-            self.folder / shard.name,
-            offset=int(blocks.offset[row]),
-            num_bytes=int(blocks.num_bytes[row]),
-            crc32=int(blocks.crc32[row]),
-            name=f"{row} of its split",
-        )
-        where = f"{self.folder / shard.name}, block {row} of its split"
-        if problem := self._find_problem(block, num_samples=blocks.num_samples[row], num_tokens=blocks.num_tokens[row]):
-            raise ShardError(f"{where}: {problem}; build the data set again")
-        return block
-
-    def _find_problem(self, block: Block, *, num_samples: int, num_tokens: int) -> str | None:
-        """Returns in what way a block is not one of this data set."""
-        tokenizer, options = self.manifest.tokenizer, self.manifest.options
-        length, num_sets = options["pairs"]["max_seq_length"], options["masks"]["num_mask_sets"]
-        has_b = options["pairs"]["next_sentence"] != "none"
-        size, dtype = tokenizer.vocab_size, position_dtype(length)
-        checks = {
-            f"it has not the {num_samples} samples of the index": block.num_samples == num_samples,
-            f"it has not the {num_tokens} tokens of the index": len(block.tokens) == num_tokens,
-            f"it has not {num_sets} mask sets": block.num_predictions.shape[1] == num_sets,
-            f"its tokens are not {tokenizer.token_dtype}": block.tokens.dtype == tokenizer.token_dtype,
-            f"its positions are not {dtype}": block.segment_b.dtype == dtype,
-            f"it has a sample of more than {length} tokens": block.lengths.max() <= length,
-            "it has a sample of two segments": has_b or (block.segment_b == block.lengths).all(),
-            f"it has a token beyond the {size} ids": max(block.tokens.max(), block.mask_tokens.max(initial=0)) < size,
-        }
-        return next((problem for problem, is_right in checks.items() if not is_right), None)
-
-
 def _check_folders(manifest: Manifest) -> None:
     """Refuses shards that lie in other folders than those of the builds that a data set was merged from."""
     folders = {origin.path for origin in manifest.merged_from} or {"."}
@@ -320,7 +226,13 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_atomically(folder / MANIFEST, (text + "\n").encode())
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """Reads `manifest.json`.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        ShardError: It is no manifest, or one of another format version.
+    """
     try:
         values = json.loads(read_plain_file(path, max_bytes=MAX_MANIFEST_BYTES))
         version = values.get("format_version") if isinstance(values, dict) else None
@@ -334,54 +246,3 @@ def _read_manifest(path: Path) -> Manifest:
         f"{path} has format version {reprlib.repr(version)}; this release reads version {FORMAT_VERSION}. "
         "Build the data set again, or install the release that wrote it."
     )
-
-
-def check_shards(folder: Path, manifest: Manifest) -> None:
-    """Checks that each shard is there and has the size that the manifest says.
-
-    Raises:
-        ShardError: One is missing or of another size.
-    """
-    hint = "copy the data set again"
-    if manifest.merged_from:
-        folders = ", ".join(origin.path for origin in manifest.merged_from)
-        hint = f"this data set is merged from {folders}, which must stay there, seen from it, and as they were"
-    for shard in manifest.shards:
-        path = folder / shard.name
-        if not path.is_file():
-            raise ShardError(f"{path} is missing; {hint}")
-        if path.stat().st_size != shard.num_bytes:
-            raise ShardError(f"{path} has {path.stat().st_size:,} bytes, not {shard.num_bytes:,}; {hint}")
-
-
-def open_data_set(folder: Path | str) -> DataSet:
-    """Opens a finished data set.
-
-    Args:
-        folder: Folder that `bertdata build` wrote.
-
-    Raises:
-        ShardError: There is no manifest (the build has not finished, or this is another folder), the format version is
-            another one, a file is damaged, manifest and index do not fit each other, or the shards of a merged data
-            set are not there.
-    """
-    folder = Path(folder)
-    try:
-        manifest = _read_manifest(folder / MANIFEST)
-    except FileNotFoundError as error:
-        lengths = sorted(child.name for child in folder.glob("*/") if (child / MANIFEST).exists())
-        hint = (
-            f"it holds the data sets {', '.join(lengths)}: name one of them" if lengths else "run bertdata build again"
-        )
-        raise ShardError(f"{folder} has no {MANIFEST}, so it is not a finished data set; {hint}") from error
-    path = folder / "tokenizer.json"
-    try:
-        found = hashlib.sha256(read_plain_file(path, max_bytes=MAX_TOKENIZER_BYTES)).hexdigest()
-    except OSError as error:
-        raise ShardError(f"{path} cannot be read ({error}); copy the folder again") from error
-    if found != manifest.tokenizer.sha256:
-        raise ShardError(f"{path} is not the tokenizer that the shards were built with; copy the folder again")
-    if manifest.merged_from:
-        check_shards(folder, manifest)
-    index = load_index(folder / INDEX, shards=manifest.shards)
-    return DataSet(folder=folder, manifest=manifest, index=index)

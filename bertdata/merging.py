@@ -25,19 +25,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bertdata.data_set import DataSet, check_shards, open_data_set
 from bertdata.errors import ConfigError, OutputError
 from bertdata.files import file_sha256
 from bertdata.index import INDEX, write_index
-from bertdata.manifest import (
-    MANIFEST,
-    DataSet,
-    Manifest,
-    Origin,
-    ShardEntry,
-    check_shards,
-    open_data_set,
-    write_manifest,
-)
+from bertdata.manifest import MANIFEST, Manifest, Origin, ShardEntry, write_manifest
 from bertdata.shards import BlockEntry
 from bertdata.statistics import STATISTICS, Statistics, write_statistics
 from bertdata.work import WORK

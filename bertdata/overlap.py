@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bertdata.data_set import DataSet
 from bertdata.locating import iter_document_keys
-from bertdata.manifest import DataSet
 from bertdata.progress import ByteProgress
 
 __all__ = ["Overlap", "find_overlap", "overlap_rows"]

@@ -17,7 +17,7 @@ import click
 from tokenizers import Tokenizer
 
 from bertdata.blocks import Sample
-from bertdata.manifest import DataSet
+from bertdata.data_set import DataSet
 from bertdata.wordpiece import load_tokenizer
 
 __all__ = ["LABELS", "Painter", "printable", "wrap"]

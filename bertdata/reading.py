@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bertdata.blocks import Sample, iter_samples
+from bertdata.data_set import open_data_set
 from bertdata.errors import ShardError
-from bertdata.manifest import open_data_set
 from bertdata.shards import iter_blocks
 
 __all__ = ["read_samples"]

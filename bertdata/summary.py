@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bertdata.manifest import DataSet, Manifest
+from bertdata.data_set import DataSet
+from bertdata.manifest import Manifest
 
 __all__ = ["format_table", "iter_warnings", "summary_rows"]
 

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bertdata.block_checks import BlockRules
+from bertdata.data_set import DataSet, open_data_set
 from bertdata.errors import BertDataError, ShardError
 from bertdata.files import file_sha256
-from bertdata.manifest import DataSet, open_data_set
 from bertdata.progress import ByteProgress
 from bertdata.shard_checks import CheckTask, Problem, ShardFindings, check_shard
 from bertdata.share_checks import MAX_SURPLUS_SHARE, iter_count_faults, iter_share_faults

@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 from bertdata.alignment import Alignment, align
 from bertdata.config import BuildOptions
+from bertdata.data_set import DataSet
 from bertdata.encoder import Encoder
 from bertdata.finding import FoundRecord, find_record
 from bertdata.inspection import SampleReader, ShardSample
 from bertdata.locating import Place, find_document
-from bertdata.manifest import DataSet
 from bertdata.prepare import prepare_documents
 from bertdata.sentences import has_letter, sentences_of, split_sentences
 from bertdata.spill import Documents, document_key, offsets_of

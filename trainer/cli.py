@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
+from bertdata.data_set import DataSet, open_data_set
 from bertdata.errors import BertDataError
-from bertdata.manifest import DataSet, open_data_set
 from trainer.config import MODEL_SIZES
 
 __all__ = ["main"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from bertdata.data_set import DataSet
 from bertdata.errors import TrainingError
-from bertdata.manifest import DataSet
 from trainer.config import ModelOptions, Precision, TrainOptions, load_model_options
 
 __all__ = ["Request", "choose_options"]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from bertdata.config import BuildOptions
-from bertdata.manifest import DataSet
+from bertdata.data_set import DataSet
 from bertdata.masking import with_mask_sets
 from bertdata.shards import Block
 from bertdata.wordpiece import Vocabulary

@@ -16,8 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from bertdata.data_set import DataSet
 from bertdata.errors import OutputError, TrainingError
-from bertdata.manifest import DataSet
 from bertdata.seeds import hash64_int, stage_key
 from trainer.checkpoint import check_continues, save_checkpoint
 from trainer.config import TrainOptions

@@ -30,11 +30,11 @@ import pyarrow as pa
 
 from bertdata.blocks import iter_samples
 from bertdata.config import BuildOptions
+from bertdata.data_set import DataSet, open_data_set
 from bertdata.diagnostics import describe_label_guess
 from bertdata.errors import ShardError
 from bertdata.inspection import describe_sample, iter_shard_samples, sample_to_json
 from bertdata.locating import find_document
-from bertdata.manifest import DataSet, open_data_set
 from bertdata.masking import draw_masks
 from bertdata.painting import Painter
 from bertdata.shards import iter_blocks

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from bertdata import read_samples
 from bertdata.build import build_serially
 from bertdata.cli import main
-from bertdata.manifest import open_data_set
+from bertdata.data_set import open_data_set
 from bertdata.wordpiece import load_tokenizer
 from pipelines import supervise
 

@@ -4,8 +4,8 @@ import pytest
 
 from bertdata.build import build_serially
 from bertdata.config import BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
+from bertdata.data_set import open_data_set
 from bertdata.launch import open_build
-from bertdata.manifest import open_data_set
 from bertdata.splits import plan_splits
 from tests.bertdata.formats import FORMATS, format_of, write_format
 from tests.bertdata.reading import read

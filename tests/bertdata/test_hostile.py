@@ -13,9 +13,10 @@ import pytest
 
 import bertdata
 from bertdata.config import BuildOptions, MaskOptions, PairOptions, ShardOptions, TokenizerOptions
+from bertdata.data_set import open_data_set
 from bertdata.errors import ShardError
 from bertdata.index import write_index
-from bertdata.manifest import open_data_set, write_manifest
+from bertdata.manifest import write_manifest
 from bertdata.shards import (
     FIELDS,
     MAX_BLOCK_BYTES,

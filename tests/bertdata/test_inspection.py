@@ -9,9 +9,9 @@ from click.testing import CliRunner
 import bertdata
 from bertdata.blocks import Sample
 from bertdata.cli import main
+from bertdata.data_set import DataSet
 from bertdata.errors import ConfigError, ShardError
 from bertdata.inspection import describe_sample, iter_shard_samples, sample_to_json
-from bertdata.manifest import DataSet
 from bertdata.painting import Painter
 from tests.bertdata.small_builds import build
 
@@ -142,7 +142,8 @@ def test_colours_add_nothing_but_colours(data_set, monkeypatch):
     assert inspect(data_set.folder, "--num-samples", 20, env={"FORCE_COLOR": "1"}).stdout == coloured
 
 
-def test_lines_fit_the_terminal(data_set):
+def test_lines_fit_the_terminal(data_set, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     wide = inspect(data_set.folder).stdout
     narrow = inspect(data_set.folder, env={"COLUMNS": "60"}).stdout
     assert max(map(len, wide.splitlines())) > 200

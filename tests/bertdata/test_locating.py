@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bertdata.blocks import iter_samples
+from bertdata.data_set import open_data_set
 from bertdata.errors import ShardError
 from bertdata.locating import find_document, iter_document_keys
-from bertdata.manifest import open_data_set
 from bertdata.shards import FIELDS, iter_blocks, read_field
 
 

@@ -6,9 +6,10 @@ import pytest
 
 import bertdata
 from bertdata.config import BuildOptions
+from bertdata.data_set import open_data_set
 from bertdata.errors import ShardError
 from bertdata.files import file_sha256
-from bertdata.manifest import open_data_set, write_manifest
+from bertdata.manifest import write_manifest
 
 
 @pytest.fixture

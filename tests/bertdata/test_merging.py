@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 import bertdata
 from bertdata.cli import main
+from bertdata.data_set import open_data_set
 from bertdata.errors import ConfigError, OutputError, ShardError
 from bertdata.files import file_sha256
-from bertdata.manifest import open_data_set
 from bertdata.merging import merge_data_sets, open_sources
 from bertdata.overlap import find_overlap, overlap_rows
 from tests.bertdata.small_builds import build, samples_of, write_jsonl

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from bertdata.config import BuildOptions, MaskOptions, PairOptions
+from bertdata.data_set import DataSet, open_data_set
 from bertdata.index import write_index
-from bertdata.manifest import DataSet, Manifest, ShardEntry, TokenizerInfo, open_data_set, write_manifest
+from bertdata.manifest import Manifest, ShardEntry, TokenizerInfo, write_manifest
 from bertdata.masking import draw_masks
 from bertdata.shards import Block, block_name, open_shard, position_dtype, shard_name
 from bertdata.wordpiece import Vocabulary, new_bert_tokenizer, tokenizer_config

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from bertdata.manifest import DataSet
+from bertdata.data_set import DataSet
 from trainer.cli import main
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from bertdata.data_set import DataSet
 from bertdata.errors import TrainingError
-from bertdata.manifest import DataSet
 from trainer.config import MODEL_SIZES, ModelOptions, TrainOptions, load_model_options
 from trainer.defaults import Request, choose_options
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bertdata.manifest import DataSet
+from bertdata.data_set import DataSet
 from bertdata.shards import iter_blocks
 from trainer.config import ModelOptions
 from trainer.distributed import World

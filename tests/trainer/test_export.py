@@ -6,7 +6,7 @@ import torch
 from transformers import AutoTokenizer
 from transformers import BertForPreTraining as HfBertForPreTraining
 
-from bertdata.manifest import DataSet
+from bertdata.data_set import DataSet
 from trainer.config import ModelOptions
 from trainer.export import export_model, load_export, load_hf_weights
 from trainer.loader import BlockReader, make_batch

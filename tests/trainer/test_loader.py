@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from bertdata.data_set import DataSet, open_data_set
 from bertdata.errors import ShardError
-from bertdata.manifest import DataSet, open_data_set
 from bertdata.shards import iter_blocks
 from trainer.loader import Batch, BlockReader, Loader, make_batch
 from trainer.plan import Plan

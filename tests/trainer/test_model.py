@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from transformers import BertConfig
 from transformers import BertForPreTraining as HfBertForPreTraining
 
-from bertdata.manifest import DataSet
+from bertdata.data_set import DataSet
 from trainer.attention import put_rows, take_rows
 from trainer.config import ModelOptions
 from trainer.export import hf_config, hf_weights, load_hf_weights

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from bertdata.data_set import DataSet
 from bertdata.errors import TrainingError
-from bertdata.manifest import DataSet
 from trainer.checkpoint import load_latest, save_checkpoint
 from trainer.config import ModelOptions, TrainOptions
 from trainer.distributed import World

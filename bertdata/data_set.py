@@ -1,0 +1,159 @@
+"""A finished data set: opened from its folder, with its blocks, vocabulary and statistics at hand."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bertdata.errors import OutputError, ShardError
+from bertdata.files import read_plain_file, write_atomically
+from bertdata.index import INDEX, BlockIndex, load_index
+from bertdata.manifest import MANIFEST, Manifest, read_manifest
+from bertdata.shards import Block, position_dtype, read_block
+from bertdata.statistics import Statistics, load_statistics
+from bertdata.wordpiece import Vocabulary, load_tokenizer, tokenizer_files
+
+__all__ = ["DataSet", "check_shards", "open_data_set"]
+
+MAX_TOKENIZER_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataSet:
+    """A finished data set: its folder, manifest and block index."""
+
+    folder: Path
+    manifest: Manifest
+    index: BlockIndex
+
+    def blocks(self, split: str) -> BlockIndex:
+        """Returns the index rows of the blocks of `split`, "train" or "eval"."""
+        wanted = np.array([shard.split == split for shard in self.manifest.shards], dtype=bool)
+        return self.index.take(wanted[self.index.shard] if len(self.index) else np.zeros(0, dtype=bool))
+
+    def load_statistics(self) -> Statistics:
+        """Reads the statistics that the build counted."""
+        return load_statistics(
+            self.folder,
+            max_seq_length=self.manifest.options["pairs"]["max_seq_length"],
+            vocab_size=self.manifest.tokenizer.vocab_size,
+        )
+
+    def copy_tokenizer(self, out: Path, *, overwrite: bool = False) -> None:
+        """Writes the files of the tokenizer to another folder.
+
+        Raises:
+            OutputError: The folder holds those of another tokenizer, and they are not to be overwritten.
+        """
+        files = {out / path.name: path.read_bytes() for path in tokenizer_files(self.folder)}
+        for path, data in files.items():
+            if path.exists() and path.read_bytes() != data and not overwrite:
+                raise OutputError(f"{path} is not the one of {self.folder}; give another --out")
+        for path, data in files.items():
+            write_atomically(path, data)
+
+    def load_vocabulary(self) -> Vocabulary:
+        """Reads the vocabulary of the tokenizer.
+
+        Raises:
+            ShardError: It is not the one that the manifest describes.
+        """
+        path, said = self.folder / "tokenizer.json", self.manifest.tokenizer
+        vocabulary = Vocabulary.of(load_tokenizer(path))
+        if (vocabulary.size, vocabulary.roles) != (said.vocab_size, said.roles):
+            raise ShardError(
+                f"{path} has {vocabulary.size} ids and the roles {vocabulary.roles}, but the manifest says "
+                f"{said.vocab_size} and {said.roles}; copy or build the data set again"
+            )
+        return vocabulary
+
+    def read(self, blocks: BlockIndex, row: int) -> Block:
+        """Reads the block in row `row` of `blocks`, checked; see `bertdata.shards.read_block`.
+
+        Raises:
+            ShardError: The block is damaged, or is not one of this data set.
+        """
+        shard = self.manifest.shards[int(blocks.shard[row])]
+        block = read_block(
+            self.folder / shard.name,
+            offset=int(blocks.offset[row]),
+            num_bytes=int(blocks.num_bytes[row]),
+            crc32=int(blocks.crc32[row]),
+            name=f"{row} of its split",
+        )
+        where = f"{self.folder / shard.name}, block {row} of its split"
+        if problem := self._find_problem(block, num_samples=blocks.num_samples[row], num_tokens=blocks.num_tokens[row]):
+            raise ShardError(f"{where}: {problem}; build the data set again")
+        return block
+
+    def _find_problem(self, block: Block, *, num_samples: int, num_tokens: int) -> str | None:
+        """Returns in what way a block is not one of this data set."""
+        tokenizer, options = self.manifest.tokenizer, self.manifest.options
+        length, num_sets = options["pairs"]["max_seq_length"], options["masks"]["num_mask_sets"]
+        has_b = options["pairs"]["next_sentence"] != "none"
+        size, dtype = tokenizer.vocab_size, position_dtype(length)
+        checks = {
+            f"it has not the {num_samples} samples of the index": block.num_samples == num_samples,
+            f"it has not the {num_tokens} tokens of the index": len(block.tokens) == num_tokens,
+            f"it has not {num_sets} mask sets": block.num_predictions.shape[1] == num_sets,
+            f"its tokens are not {tokenizer.token_dtype}": block.tokens.dtype == tokenizer.token_dtype,
+            f"its positions are not {dtype}": block.segment_b.dtype == dtype,
+            f"it has a sample of more than {length} tokens": block.lengths.max() <= length,
+            "it has a sample of two segments": has_b or (block.segment_b == block.lengths).all(),
+            f"it has a token beyond the {size} ids": max(block.tokens.max(), block.mask_tokens.max(initial=0)) < size,
+        }
+        return next((problem for problem, is_right in checks.items() if not is_right), None)
+
+
+def check_shards(folder: Path, manifest: Manifest) -> None:
+    """Checks that each shard is there and has the size that the manifest says.
+
+    Raises:
+        ShardError: One is missing or of another size.
+    """
+    hint = "copy the data set again"
+    if manifest.merged_from:
+        folders = ", ".join(origin.path for origin in manifest.merged_from)
+        hint = f"this data set is merged from {folders}, which must stay there, seen from it, and as they were"
+    for shard in manifest.shards:
+        path = folder / shard.name
+        if not path.is_file():
+            raise ShardError(f"{path} is missing; {hint}")
+        if path.stat().st_size != shard.num_bytes:
+            raise ShardError(f"{path} has {path.stat().st_size:,} bytes, not {shard.num_bytes:,}; {hint}")
+
+
+def open_data_set(folder: Path | str) -> DataSet:
+    """Opens a finished data set.
+
+    Args:
+        folder: Folder that `bertdata build` wrote.
+
+    Raises:
+        ShardError: There is no manifest (the build has not finished, or this is another folder), the format version is
+            another one, a file is damaged, manifest and index do not fit each other, or the shards of a merged data
+            set are not there.
+    """
+    folder = Path(folder)
+    try:
+        manifest = read_manifest(folder / MANIFEST)
+    except FileNotFoundError as error:
+        lengths = sorted(child.name for child in folder.glob("*/") if (child / MANIFEST).exists())
+        hint = (
+            f"it holds the data sets {', '.join(lengths)}: name one of them" if lengths else "run bertdata build again"
+        )
+        raise ShardError(f"{folder} has no {MANIFEST}, so it is not a finished data set; {hint}") from error
+    path = folder / "tokenizer.json"
+    try:
+        found = hashlib.sha256(read_plain_file(path, max_bytes=MAX_TOKENIZER_BYTES)).hexdigest()
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read ({error}); copy the folder again") from error
+    if found != manifest.tokenizer.sha256:
+        raise ShardError(f"{path} is not the tokenizer that the shards were built with; copy the folder again")
+    if manifest.merged_from:
+        check_shards(folder, manifest)
+    index = load_index(folder / INDEX, shards=manifest.shards)
+    return DataSet(folder=folder, manifest=manifest, index=index)
