@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from bertdata.config import DEFAULT_MIRROR, LATEST
-from bertdata.data_set_cli import export, inspect, merge, verify
+from bertdata.data_set_cli import export, inspect, merge, report, verify
 from bertdata.errors import BertDataError, ConfigError, OutputError
 from bertdata.options import (
     BEAM_OPTIONS,
@@ -163,6 +163,7 @@ def download(wiki: str, out: Path, date: str, mirror: str, contact: str | None) 
 
 
 main.add_command(inspect)
+main.add_command(report)
 main.add_command(verify)
 main.add_command(merge)
 main.add_command(export)

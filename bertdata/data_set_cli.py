@@ -1,8 +1,9 @@
-"""The command line on finished data sets: `bertdata inspect`, `verify`, `merge`, `export`."""
+"""The command line on finished data sets: `bertdata inspect`, `report`, `verify`, `merge`, `export`."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from bertdata.data_set import DataSet
     from bertdata.painting import Painter
 
-__all__ = ["export", "inspect", "merge", "verify"]
+__all__ = ["export", "inspect", "merge", "report", "verify"]
 
 
 @click.command(cls=CorpusCommand)
@@ -170,6 +171,55 @@ def verify(folder: Path, quick: bool, as_json: bool, has_document: str | None, n
     else:
         click.echo(describe_whole(folder, quick=quick))
     sys.exit(1 if problems else 0)
+
+
+@click.command(cls=CorpusCommand)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The HTML file to write.")
+@click.option("--num-samples", type=click.IntRange(min=0), default=6, show_default=True, help="Samples to show.")
+@click.option("--recompute", is_flag=True, help="Count the numbers of the report again, and say which differ.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="PATH",
+    help="With --recompute: what the data set was built from, to count documents and their text again too. Takes as "
+    "long as the build on one core.",
+)
+@workers_option
+def report(
+    folder: Path, out: Path | None, num_samples: int, recompute: bool, inputs: tuple[str, ...], num_workers: int
+) -> None:
+    """Writes a page about a data set: one HTML file that needs nothing beside it.
+
+    From pages to samples with every drop, lengths, labels, masks, vocabulary, samples, options. With --recompute, ends
+    with 1 where a number is not what the data says.
+
+    Example: bertdata report shards/ --out report.html
+    """
+    from bertdata.data_set import open_data_set
+
+    if out is None and not recompute:
+        raise click.UsageError("give --out for the report, or --recompute, or both")
+    if inputs and not recompute:
+        raise click.UsageError("--input is for --recompute")
+    if out is not None and not all(map(importlib.util.find_spec, ("jinja2", "matplotlib"))):
+        raise ConfigError('bertdata report needs Jinja2 and matplotlib: pip install "bertdata[report]"')
+    data_set = open_data_set(folder)
+    if out is not None:
+        from bertdata.report import write_report
+
+        write_report(data_set, out, num_samples=num_samples)
+        click.echo(out)
+    if recompute:
+        from bertdata.recompute import describe_comparison
+        from bertdata.recompute import recompute as count_again
+
+        comparison = count_again(data_set, inputs=inputs, num_workers=num_workers)
+        for line in describe_comparison(comparison):
+            click.echo(line)
+        if comparison.differing:
+            sys.exit(1)
 
 
 @click.command()

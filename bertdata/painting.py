@@ -118,6 +118,10 @@ class Painter:
         """Returns what the label of a sample is called; None for a sample of one segment."""
         return self._labels[sample.next_sentence_label] if self._labels is not None else None
 
+    def kind(self, token: int, shown: int) -> str:
+        """Returns what a predicted token shows: "masked", "replaced" or "kept"."""
+        return "masked" if shown == self._mask else "kept" if shown == token else "replaced"
+
     def legend(self) -> str:
         """Returns a line on what the colours and marks mean."""
         label = paint("label", "label")
@@ -158,7 +162,7 @@ class Painter:
     def count_shown(self, sample: Sample, *, mask_set: int) -> str:
         """Returns how many positions of a mask set are predicted, and how many show what."""
         positions, shown = sample.mask_sets[mask_set]
-        kinds = [self._kind(sample.tokens[position], token) for position, token in zip(positions, shown, strict=True)]
+        kinds = [self.kind(sample.tokens[position], token) for position, token in zip(positions, shown, strict=True)]
         counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("masked", "replaced", "kept"))
         return f"{len(kinds)} predicted: {counts}"
 
@@ -178,10 +182,7 @@ class Painter:
             return paint(_CONTINUES, "special") + paint(piece.removeprefix(_CONTINUES), kind)
         return paint(piece, kind)
 
-    def _kind(self, token: int, shown: int) -> str:
-        return "masked" if shown == self._mask else "kept" if shown == token else "replaced"
-
     def _prediction(self, token: int, shown: int) -> str:
-        kind = self._kind(token, shown)
+        kind = self.kind(token, shown)
         before = "«" if kind == "kept" else f"«{printable(self.piece(shown))}|"
         return f"{paint(before, kind)}{paint(printable(self.piece(token)), 'label')}{paint('»', kind)}"

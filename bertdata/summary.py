@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bertdata.data_set import DataSet
 from bertdata.manifest import Manifest
 
-__all__ = ["format_table", "iter_warnings", "summary_rows"]
+__all__ = ["describe_reason", "format_table", "iter_warnings", "summary_rows"]
 
 
 def _share(part: int, whole: int) -> float:
@@ -27,18 +27,23 @@ _DROPPED = {
     "documents_without_tokens": "without words",
     "excluded_documents": "excluded",
 }
+_DROPPED_PREFIXES = ("filtered_", "rejected_")
+
+
+def describe_reason(name: str) -> str:
+    """Returns in words why documents were dropped that are counted under `name`."""
+    if name.startswith("filtered_"):
+        return f"filtered: {name.removeprefix('filtered_')}"
+    if name.startswith("rejected_"):
+        return f"rejected: {name.removeprefix('rejected_').replace('_', ' ')}"
+    return _DROPPED[name]
 
 
 def _dropped_rows(counts: dict[str, int]) -> list[tuple[str, str]]:
     """Returns a row for each reason for which documents were dropped, the most frequent first."""
-    reasons = dict(_DROPPED)
-    for name in counts:
-        if name.startswith("filtered_"):
-            reasons[name] = f"filtered: {name.removeprefix('filtered_')}"
-        elif name.startswith("rejected_"):
-            reasons[name] = f"rejected: {name.removeprefix('rejected_').replace('_', ' ')}"
-    dropped = sorted((name for name in reasons if counts.get(name)), key=lambda name: (-counts[name], name))
-    return [(f"  {reasons[name]}, dropped", f"{counts[name]:,}") for name in dropped]
+    found = [name for name in counts if counts[name] and (name in _DROPPED or name.startswith(_DROPPED_PREFIXES))]
+    found.sort(key=lambda name: (-counts[name], name))
+    return [(f"  {describe_reason(name)}, dropped", f"{counts[name]:,}") for name in found]
 
 
 def summary_rows(data_set: DataSet) -> list[tuple[str, str]]:

@@ -19,8 +19,8 @@ def modules_of(package):
     ]
 
 
-def heavy_after_importing(*modules):
-    code = f"import sys, {', '.join(modules)}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+def loaded_after_importing(*modules, names=HEAVY):
+    code = f"import sys, {', '.join(modules)}; print(*[name for name in {names!r} if name in sys.modules])"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
 
@@ -28,7 +28,12 @@ def heavy_after_importing(*modules):
     ("package", "allowed"), [("bertdata", set()), ("pipelines", {"apache_beam"}), ("trainer", {"torch"})]
 )
 def test_package_imports_only_what_it_may(package, allowed):
-    assert set(heavy_after_importing(*modules_of(package))) <= allowed
+    assert set(loaded_after_importing(*modules_of(package))) <= allowed
+
+
+def test_only_the_report_imports_what_draws_it():
+    modules = [name for name in modules_of("bertdata") if name not in ("bertdata.report", "bertdata.plots")]
+    assert loaded_after_importing(*modules, names=("jinja2", "matplotlib")) == []
 
 
 def test_trainer_imports_no_pipelines():
