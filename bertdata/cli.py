@@ -50,7 +50,7 @@ def main() -> None:
     logger.propagate = False
 
 
-@main.command(cls=CorpusCommand)
+@main.command(cls=CorpusCommand, takes_beam_options=True)
 @read_options
 @build_options
 @click.pass_context

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,21 +84,29 @@ def find_document(data_set: DataSet, key64: int) -> list[Place]:
     Raises:
         ShardError: A shard is missing, truncated, or holds something else.
     """
-    first_rows = np.searchsorted(data_set.index.shard, np.arange(len(data_set.manifest.shards)))
-    places = []
+    return _find_documents(data_set, [key64])[key64]
+
+
+def _find_documents(data_set: DataSet, keys64: Sequence[int]) -> dict[int, list[Place]]:
+    """Returns the places of several documents by key, from reading all keys once."""
+    index, shards = data_set.index, data_set.manifest.shards
+    first_rows = np.searchsorted(index.shard, np.arange(len(shards)))
+    places: dict[int, list[Place]] = {key: [] for key in keys64}
+    wanted = np.array(keys64, dtype=np.uint64)
     for row, keys in iter_document_keys(data_set):
-        is_own = keys == np.uint64(key64)
-        number = int(data_set.index.shard[row])
-        places += [
-            Place(
-                row=row,
-                shard=data_set.manifest.shards[number].name,
-                block=row - int(first_rows[number]),
-                sample=sample,
-                role="A" if is_own[sample, 0] else "B",
-            )
-            for sample in np.flatnonzero(is_own.any(axis=1)).tolist()
-        ]
+        is_own = np.isin(keys, wanted)
+        number = int(index.shard[row])
+        for sample in np.flatnonzero(is_own.any(axis=1)).tolist():
+            for key in {int(key) for key in keys[sample][is_own[sample]]}:
+                places[key].append(
+                    Place(
+                        row=row,
+                        shard=shards[number].name,
+                        block=row - int(first_rows[number]),
+                        sample=sample,
+                        role="A" if keys[sample, 0] == key else "B",
+                    )
+                )
     return places
 
 
@@ -117,11 +125,12 @@ def describe_document(data_set: DataSet, key_or_file: str) -> tuple[str, bool]:
         InputError: It is neither a key nor a readable file of UTF-8 text.
     """
     keys = [int(key_or_file[:16], 16)] if _KEY.fullmatch(key_or_file) else _keys_of_file(data_set, Path(key_or_file))
-    for key in keys:
-        places = find_document(data_set, key)
+    for key, places in _find_documents(data_set, keys).items():
         if places:
             return _describe_places(key, places), True
     named = ", ".join(f"{key:016x}" for key in keys)
+    if excluded := {f"{key:016x}" for key in keys} & {*data_set.manifest.options["shards"]["excluded_documents"]}:
+        return f"document {', '.join(excluded)} is in no sample of {data_set.folder}: the build excludes it", False
     return (
         f"no sample of {data_set.folder} has text of document {named}: it was not in the input, was dropped "
         "(bertdata inspect --document tells why), or its text is another",

@@ -104,11 +104,20 @@ class CorpusCommand(click.Command):
     """A command whose --input takes any number of paths, and whose words after "--" are for Beam.
 
     A shell turns `--input corpus/*.jsonl` into several words, so all words up to the next option belong to --input.
+
+    Args:
+        takes_beam_options: Whether there may be words after "--".
     """
+
+    def __init__(self, *args: Any, takes_beam_options: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._takes_beam_options = takes_beam_options
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Repeats --input before each of its paths, and sets what comes after "--" aside."""
         own, beam_options = (args[: args.index("--")], args[args.index("--") + 1 :]) if "--" in args else (args, [])
+        if beam_options and not self._takes_beam_options:
+            ctx.fail(f'{beam_options[0]} stands after "--", where bertdata build has options for Beam; leave out "--"')
         ctx.meta[BEAM_OPTIONS] = beam_options
         words: list[str] = []
         takes_paths = False

@@ -148,6 +148,8 @@ class _Whole:
         self.rules = _rules(data_set)
         self._data_set = data_set
         self._statistics = _no_statistics(self.rules)
+        excluded = self.rules.options.shards.excluded_documents
+        self._excluded = np.array([int(key, 16) for key in excluded], dtype=np.uint64)
         self._labels = np.zeros(2, dtype=np.int64)
         self._is_whole = True
         self._eval_keys: npt.NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)
@@ -164,6 +166,10 @@ class _Whole:
             return
         self._statistics += findings.statistics
         keys = findings.document_keys
+        kept = np.intersect1d(keys, self._excluded)
+        if len(kept):
+            message = f"{len(kept):,} of its documents should have been excluded, such as {kept[0]:016x}"
+            yield Problem(message=message, shard=shard.name)
         # Where there is one document, there is no other to take a random next from; the published script takes its own.
         if len(keys) > 1 or self.rules.options.pairs.next_sentence == "google":
             self._labels += findings.statistics.segment_lengths.sum(axis=(0, 2, 3))

@@ -232,3 +232,10 @@ def test_warning_about_short_documents(tmp_path, tokenizer_file):
     assert result.exit_code == 0, result.output
     assert "more than half of the documents have under three sentences" in result.stderr
     assert "too few documents to hold some out" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["vocab", "inspect", "report"])
+def test_only_build_has_options_for_beam(tmp_path, command):
+    result = run(command, *[tmp_path] * (command != "vocab"), "--input", "x", "--", "--streaming")
+    assert result.exit_code == 2
+    assert '--streaming stands after "--", where bertdata build has options for Beam' in " ".join(result.output.split())

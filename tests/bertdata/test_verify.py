@@ -323,6 +323,21 @@ def test_a_document_in_both_splits_is_found(folder):
     assert f"{SECOND}: 1 of its documents are for evaluation too, such as {key:016x}" in found
 
 
+def test_a_document_that_should_have_been_excluded_is_found(folder):
+    key = f"{int(read_blocks(folder)[SECOND][0].document_keys[0, 0]):016x}"
+    edit_manifest(folder, lambda values: values["options"]["shards"].update(excluded_documents=[key]))
+    assert problems_of(folder) == [f"{SECOND}: 1 of its documents should have been excluded, such as {key}"]
+
+
+def test_has_document_says_what_was_excluded(tmp_path, jsonl_file, small_options):
+    key = "0123456789abcdef"
+    shards = dataclasses.replace(small_options.shards, excluded_documents=(key,))
+    folder = build(tmp_path / "shards", jsonl_file, options=dataclasses.replace(small_options, shards=shards))
+    result = run("verify", folder, "--has-document", key)
+    assert result.exit_code == 1
+    assert f"document {key} is in no sample of {folder}: the build excludes it" in result.stdout
+
+
 def test_a_sample_in_the_wrong_shard_is_found(folder):
     blocks = read_blocks(folder)
     blocks[FIRST][0] = take(blocks[THIRD][0], list(range(50)))
