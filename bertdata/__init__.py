@@ -21,7 +21,8 @@ from bertdata.errors import (
 from bertdata.hooks import Filter, Reader
 from bertdata.manifest import Manifest
 from bertdata.reading import read_samples
-from bertdata.shards import Block, iter_blocks, read_block
+from bertdata.shard_reading import iter_blocks, read_block
+from bertdata.shards import Block
 
 __all__ = [
     "BertDataError",

@@ -12,7 +12,8 @@ from bertdata.errors import OutputError, ShardError
 from bertdata.files import read_plain_file, write_atomically
 from bertdata.index import INDEX, BlockIndex, load_index
 from bertdata.manifest import MANIFEST, Manifest, read_manifest
-from bertdata.shards import Block, position_dtype, read_block
+from bertdata.shard_reading import read_block
+from bertdata.shards import Block, position_dtype
 from bertdata.statistics import Statistics, load_statistics
 from bertdata.wordpiece import Vocabulary, load_tokenizer, tokenizer_files
 
@@ -71,7 +72,7 @@ class DataSet:
         return vocabulary
 
     def read(self, blocks: BlockIndex, row: int) -> Block:
-        """Reads the block in row `row` of `blocks`, checked; see `bertdata.shards.read_block`.
+        """Reads the block in row `row` of `blocks`, checked; see `bertdata.shard_reading.read_block`.
 
         Raises:
             ShardError: The block is damaged, or is not one of this data set.

@@ -20,7 +20,7 @@ from bertdata.documents import Document
 from bertdata.errors import InputError, ShardError
 from bertdata.lines import join_lines
 from bertdata.sentences import sentences_of
-from bertdata.shards import read_field
+from bertdata.shard_reading import read_field
 from bertdata.spill import document_key
 
 __all__ = ["Place", "describe_document", "find_document", "iter_document_keys"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from bertdata.blocks import Sample, iter_samples
 from bertdata.data_set import open_data_set
 from bertdata.errors import ShardError
-from bertdata.shards import iter_blocks
+from bertdata.shard_reading import iter_blocks
 
 __all__ = ["read_samples"]
 

@@ -18,7 +18,8 @@ from bertdata.files import open_plain_file
 from bertdata.index import BlockIndex
 from bertdata.manifest import ShardEntry
 from bertdata.masking import sample_keys
-from bertdata.shards import END_OF_ARCHIVE, Block, block_name, encode_block, parse_block
+from bertdata.shard_reading import parse_block
+from bertdata.shards import END_OF_ARCHIVE, Block, block_name, encode_block
 from bertdata.statistics import Statistics, count_block
 
 __all__ = ["CheckTask", "Problem", "ShardFindings", "check_shard"]

@@ -37,7 +37,7 @@ from bertdata.inspection import describe_sample, iter_shard_samples, sample_to_j
 from bertdata.locating import find_document
 from bertdata.masking import draw_masks
 from bertdata.painting import Painter
-from bertdata.shards import iter_blocks
+from bertdata.shard_reading import iter_blocks
 from bertdata.statistics import Statistics, count_block
 from bertdata.summary import iter_warnings, summary_rows
 from bertdata.verify import iter_problems

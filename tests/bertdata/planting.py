@@ -12,7 +12,8 @@ import bertdata
 from bertdata.files import file_sha256
 from bertdata.index import write_index
 from bertdata.manifest import ShardEntry, write_manifest
-from bertdata.shards import Block, block_name, iter_blocks, open_shard
+from bertdata.shard_reading import iter_blocks
+from bertdata.shards import Block, block_name, open_shard
 from bertdata.statistics import Statistics, count_block, write_statistics
 
 Blocks = dict[str, list[Block]]

@@ -17,16 +17,8 @@ from bertdata.data_set import open_data_set
 from bertdata.errors import ShardError
 from bertdata.index import write_index
 from bertdata.manifest import write_manifest
-from bertdata.shards import (
-    FIELDS,
-    MAX_BLOCK_BYTES,
-    block_name,
-    encode_block,
-    iter_blocks,
-    open_shard,
-    read_block,
-    read_field,
-)
+from bertdata.shard_reading import iter_blocks, read_block, read_field
+from bertdata.shards import FIELDS, MAX_BLOCK_BYTES, block_name, encode_block, open_shard
 from tests.bertdata.hostile import edit_header, edit_npy, index_bytes, members_of, run_limited
 from tests.bertdata.small_builds import build, write_jsonl
 from tests.corpus import iter_texts

@@ -9,7 +9,8 @@ from bertdata.blocks import iter_samples
 from bertdata.data_set import open_data_set
 from bertdata.errors import ShardError
 from bertdata.locating import find_document, iter_document_keys
-from bertdata.shards import FIELDS, iter_blocks, read_field
+from bertdata.shard_reading import iter_blocks, read_field
+from bertdata.shards import FIELDS
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from bertdata.errors import ConfigError, OutputError
 from bertdata.launch import open_build
 from bertdata.progress import Progress
 from bertdata.removal import read_document_keys, withdraw_changed_shards
-from bertdata.shards import iter_blocks
+from bertdata.shard_reading import iter_blocks
 from bertdata.spill import document_key
 from bertdata.summary import iter_warnings
 from bertdata.verify import iter_problems

@@ -10,18 +10,8 @@ import webdataset
 import bertdata
 from bertdata.blocks import iter_samples
 from bertdata.errors import ShardError
-from bertdata.shards import (
-    FIELDS,
-    Block,
-    block_name,
-    encode_block,
-    iter_blocks,
-    open_shard,
-    position_dtype,
-    read_block,
-    shard_name,
-    token_dtype,
-)
+from bertdata.shard_reading import iter_blocks, read_block
+from bertdata.shards import FIELDS, Block, block_name, encode_block, open_shard, position_dtype, shard_name, token_dtype
 
 GOLDEN_SHARD = "0a47047707febefad7993dc7fe2090a0b886e35dfaac747cd0739a894905b4c6"
 

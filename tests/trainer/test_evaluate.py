@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bertdata.data_set import DataSet
-from bertdata.shards import iter_blocks
+from bertdata.shard_reading import iter_blocks
 from trainer.config import ModelOptions
 from trainer.distributed import World
 from trainer.evaluate import evaluate, held_out_share

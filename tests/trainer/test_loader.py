@@ -7,7 +7,7 @@ import torch
 
 from bertdata.data_set import DataSet, open_data_set
 from bertdata.errors import ShardError
-from bertdata.shards import iter_blocks
+from bertdata.shard_reading import iter_blocks
 from trainer.loader import Batch, BlockReader, Loader, make_batch
 from trainer.plan import Plan
 from trainer.samples import span_indices
