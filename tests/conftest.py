@@ -15,6 +15,7 @@ from bertdata.wordpiece import new_bert_tokenizer
 from tests.corpus import WORDS, article, iter_texts
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.pop("COLUMNS", None)  # set where tests run in several processes; output in a pipe has no width
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

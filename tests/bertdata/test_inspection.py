@@ -142,8 +142,7 @@ def test_colours_add_nothing_but_colours(data_set, monkeypatch):
     assert inspect(data_set.folder, "--num-samples", 20, env={"FORCE_COLOR": "1"}).stdout == coloured
 
 
-def test_lines_fit_the_terminal(data_set, monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
+def test_lines_fit_the_terminal(data_set):
     wide = inspect(data_set.folder).stdout
     narrow = inspect(data_set.folder, env={"COLUMNS": "60"}).stdout
     assert max(map(len, wide.splitlines())) > 200
