@@ -20,7 +20,8 @@ __all__ = ["BlockRules", "iter_faults"]
 BoolArray = npt.NDArray[np.bool_]
 Fault = tuple[str, BoolArray | None]
 
-_TELLING_PREDICTIONS = 10  # two sets of so many are never equal by chance
+_TELLING_BITS = 44  # two sets that were drawn among 2**44 are not equal by chance
+_BITS_SHOWN = 0.9  # of what stands at a predicted position: [MASK], another token or the token itself
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +31,7 @@ class BlockRules:
     Attributes:
         options: The build's options, for one length.
         dtypes: dtype of each member of a block.
+        block_size: Samples of a block at most.
         vocab_size: Number of ids V.
         roles: Ids of the special tokens by role.
         is_ordinary: bool [V]; ids that may replace a token at random.
@@ -37,6 +39,7 @@ class BlockRules:
 
     options: BuildOptions
     dtypes: dict[str, np.dtype[Any]]
+    block_size: int
     vocab_size: int
     roles: dict[str, int]
     is_ordinary: BoolArray
@@ -45,6 +48,7 @@ class BlockRules:
     def of(cls, manifest: Manifest, vocabulary: Vocabulary) -> BlockRules:
         """Returns the rules of a data set."""
         options = BuildOptions.from_json(manifest.options)
+        all_options = [origin.options for origin in manifest.merged_from] or [manifest.options]
         dtypes = dict.fromkeys(FIELDS, position_dtype(options.pairs.max_seq_length))
         dtypes |= dict.fromkeys(("tokens", "mask_tokens"), np.dtype(manifest.tokenizer.token_dtype))
         dtypes |= {"token_offsets": np.dtype("u4"), "next_sentence_label": np.dtype("u1")}
@@ -55,6 +59,7 @@ class BlockRules:
         return cls(
             options=options,
             dtypes=dtypes,
+            block_size=max(options["shards"]["block_size"] for options in all_options),
             vocab_size=manifest.tokenizer.vocab_size,
             roles=manifest.tokenizer.roles,
             is_ordinary=is_ordinary,
@@ -186,7 +191,11 @@ def _has_equal_sets(block: Block) -> BoolArray:
     sums = np.zeros(counts.size, dtype=np.uint64)
     sums[is_filled] = np.add.reduceat(values * values, starts) if len(starts) else values
     rows = np.sort(sums.reshape(counts.shape), axis=1)
-    is_telling = counts.min(axis=1, initial=_TELLING_PREDICTIONS) >= _TELLING_PREDICTIONS
+    candidates, drawn = block.lengths - 3, counts.min(axis=1, initial=int(block.lengths.max(initial=0)))
+    drawn = np.minimum(drawn, candidates)
+    bits = np.concatenate([[0], np.cumsum(np.log2(np.arange(1, block.lengths.max(initial=0) + 1)))])  # of factorials
+    choices = bits[candidates] - bits[drawn] - bits[candidates - drawn]
+    is_telling = choices + _BITS_SHOWN * drawn >= _TELLING_BITS
     return np.asarray((rows[:, 1:] == rows[:, :-1]).any(axis=1) & is_telling)
 
 

@@ -29,6 +29,7 @@ from bertdata.encoder import Encoder
 from bertdata.errors import ConfigError, InputError
 from bertdata.files import file_sha256
 from bertdata.manifest import ShardEntry
+from bertdata.masking import sample_keys
 from bertdata.pairs import build_pairs
 from bertdata.planning import ShardTask, plan_tasks
 from bertdata.prepare import find_excluded, prepare_documents
@@ -242,17 +243,20 @@ def build_shard(work: Work, task: ShardTask) -> str:
     counts.update(tokens_kept=len(documents.tokens), tokens_shown=count_shown_tokens(pairs))
     empty = Statistics.empty(max_seq_length=task.max_seq_length, vocab_size=vocabulary.size)
     statistics = count_documents(documents, empty=empty)
+    hashes = [np.zeros(0, dtype=np.uint64)]
     with open_shard(path) as writer:
         for number, start in enumerate(range(0, len(pairs), options.shards.block_size)):
             rows = np.arange(start, min(start + options.shards.block_size, len(pairs)))
             block = make_block(documents, pairs.take(rows), options=options, vocabulary=vocabulary)
             writer.add(block, name=block_name(task.split, task.number, number))
+            hashes.append(sample_keys(block, key=0))
             statistics += count_block(
                 block,
                 empty=empty,
                 mask_token=vocabulary.roles["mask"],
                 has_labels=options.pairs.next_sentence != "none",
             )
+    counts["repeated_samples"] = len(pairs) - len(np.unique(np.concatenate(hashes)))
     work.write_bytes(shard_statistics(task), statistics.to_npz())
     entry = ShardEntry(
         name=task.name,

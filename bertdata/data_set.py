@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,13 @@ class DataSet:
         """Returns the index rows of the blocks of `split`, "train" or "eval"."""
         wanted = np.array([shard.split == split for shard in self.manifest.shards], dtype=bool)
         return self.index.take(wanted[self.index.shard] if len(self.index) else np.zeros(0, dtype=bool))
+
+    def only(self, shard: int) -> DataSet:
+        """Returns the part that is one shard, for a process that needs no other."""
+        index = self.index.take(self.index.shard == shard)
+        index = dataclasses.replace(index, shard=np.zeros_like(index.shard))
+        manifest = dataclasses.replace(self.manifest, shards=(self.manifest.shards[shard],))
+        return dataclasses.replace(self, manifest=manifest, index=index)
 
     def load_statistics(self) -> Statistics:
         """Reads the statistics that the build counted."""
@@ -139,6 +147,8 @@ def open_data_set(folder: Path | str) -> DataSet:
             set are not there.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise ShardError(f"{folder} is no folder; name the folder of a data set that bertdata build wrote")
     try:
         manifest = read_manifest(folder / MANIFEST)
     except FileNotFoundError as error:

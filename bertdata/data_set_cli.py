@@ -78,6 +78,8 @@ def inspect(
         raise click.UsageError("--full goes with --document")
     if document is not None and (shard is not None or sample is not None or mask_set is not None):
         raise click.UsageError("--document shows the document's own samples; leave out --shard, --sample, --mask-set")
+    if sample is not None and num_samples != 1 and _is_given("num_samples"):
+        raise click.UsageError("--sample shows one sample; leave out --num-samples")
     data_set = open_data_set(folder)
     painter = Painter.of(data_set, width=_terminal_width())
     if document is not None:
@@ -121,6 +123,11 @@ def _show_walk(
         _echo(part)
 
 
+def _is_given(name: str) -> bool:
+    """Returns whether the user gave the option."""
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
 def _echo(text: str) -> None:
     """Prints text, in colour where stdout is a terminal; NO_COLOR and FORCE_COLOR decide otherwise."""
     color = False if os.environ.get("NO_COLOR") else True if os.environ.get("FORCE_COLOR") else None
@@ -155,6 +162,8 @@ def verify(folder: Path, quick: bool, as_json: bool, has_document: str | None, n
     from bertdata.verify import describe_whole, iter_problems
 
     if has_document is not None:
+        if quick or as_json:
+            raise click.UsageError("--has-document prints text, of all shards; leave out --quick and --json")
         text, is_there = describe_document(open_data_set(folder), has_document)
         click.echo(text)
         sys.exit(0 if is_there else 1)
@@ -165,9 +174,11 @@ def verify(folder: Path, quick: bool, as_json: bool, has_document: str | None, n
             click.echo(str(problem))
     if as_json:
         values = [dataclasses.asdict(problem) for problem in problems]
-        click.echo(json.dumps({"folder": str(folder), "problems": values}, indent=2))
+        checked = "checksums" if quick else "all"
+        click.echo(json.dumps({"folder": str(folder), "checked": checked, "problems": values}, indent=2))
     elif problems:
-        click.secho(f"{len(problems):,} problems in {folder}", fg="red", err=True)
+        number = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
+        click.secho(f"{number} in {folder}", fg="red", err=True)
     else:
         click.echo(describe_whole(folder, quick=quick))
     sys.exit(1 if problems else 0)
@@ -206,11 +217,7 @@ def report(
     if out is not None and not all(map(importlib.util.find_spec, ("jinja2", "matplotlib"))):
         raise ConfigError('bertdata report needs Jinja2 and matplotlib: pip install "bertdata[report]"')
     data_set = open_data_set(folder)
-    if out is not None:
-        from bertdata.report import write_report
-
-        write_report(data_set, out, num_samples=num_samples)
-        click.echo(out)
+    is_right = True
     if recompute:
         from bertdata.recompute import describe_comparison
         from bertdata.recompute import recompute as count_again
@@ -218,8 +225,14 @@ def report(
         comparison = count_again(data_set, inputs=inputs, num_workers=num_workers)
         for line in describe_comparison(comparison):
             click.echo(line)
-        if comparison.differing:
-            sys.exit(1)
+        is_right = not comparison.differing
+    if out is not None:
+        from bertdata.report import write_report
+
+        write_report(data_set, out, num_samples=num_samples)
+        click.echo(out)
+    if not is_right:
+        sys.exit(1)
 
 
 @click.command()
@@ -286,5 +299,12 @@ def merge(folders: tuple[Path, ...], out: Path, allow_overlap: bool) -> None:
             f"for training in one data set and for evaluation in another: {len(overlap.leaked):,} documents, so the "
             "evaluation would be on text that was trained on; build one data set from all the input, or give "
             "--allow-overlap"
+        )
+    if len(overlap.shared):
+        click.secho(
+            f"warning: {len(overlap.shared):,} documents are in several of the data sets, and are counted and shown "
+            "as often; build one data set from all the input to have each once",
+            fg="yellow",
+            err=True,
         )
     click.echo(format_table(summary_rows(merge_data_sets(data_sets, out=out))))

@@ -58,6 +58,6 @@ def describe_label_guess(statistics: Statistics) -> str | None:
         return None
     guess = guess_labels_by_length(statistics.segment_lengths)
     return (
-        f"label guessed from the lengths of A and B alone: {guess:.1%} of {num_samples:,} samples "
+        f"label guessed from the lengths of A and B alone: {guess:.1%} of all {num_samples:,} samples "
         "(50 % is no information)"
     )

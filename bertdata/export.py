@@ -10,7 +10,6 @@ it stopped and two never mix.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
 from bertdata.config import BuildOptions
@@ -30,7 +28,6 @@ from bertdata.masking import with_mask_sets
 from bertdata.progress import ByteProgress
 from bertdata.rows import MARK, export_schema, to_record_batch
 from bertdata.shards import shard_name
-from bertdata.wordpiece import Vocabulary, load_tokenizer
 from bertdata.workers import map_in_processes
 
 if TYPE_CHECKING:
@@ -41,48 +38,47 @@ __all__ = ["export_data_set", "export_rows"]
 _LOG = logging.getLogger(__name__)
 
 _ROW_GROUP_ROWS = 1 << 14
+_UNREADABLE = b""  # stands for the mark of a file that is no Parquet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Task:
-    """A shard to export: number `shard` of the data set in `folder`, to the file `path`."""
+    """A shard to export, the only one of `part`, to the file `path` with the columns of `schema`."""
 
-    folder: Path
-    shard: int
+    part: DataSet
+    schema: pa.Schema
     path: Path
     mask_set: int | None
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the shard."""
+        return self.part.manifest.shards[0].num_bytes
 
-@functools.lru_cache(maxsize=1)
-def _load_vocabulary(path: Path) -> Vocabulary:
-    return Vocabulary.of(load_tokenizer(path))
 
-
-def _iter_batches(data_set: DataSet, task: _Task, *, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _iter_batches(task: _Task) -> Iterator[pa.RecordBatch]:
     """Yields the rows of each block of the task's shard."""
-    options = BuildOptions.from_json(data_set.manifest.options)
-    blocks = data_set.blocks(data_set.manifest.shards[task.shard].split)
-    for row in np.flatnonzero(blocks.shard == task.shard).tolist():
-        block, mask_set = data_set.read(blocks, row), task.mask_set
-        if mask_set is not None and options.masks.num_mask_sets == 0:
-            vocabulary = _load_vocabulary(data_set.folder / "tokenizer.json")
+    options = BuildOptions.from_json(task.part.manifest.options)
+    has_sets = task.mask_set is None or options.masks.num_mask_sets > 0
+    vocabulary = None if has_sets else task.part.load_vocabulary()
+    for row in range(len(task.part.index)):
+        block, mask_set = task.part.read(task.part.index, row), task.mask_set
+        if vocabulary is not None and mask_set is not None:
             block, mask_set = with_mask_sets(block, options=options, vocabulary=vocabulary, sets=[mask_set]), 0
-        yield to_record_batch(block, schema=schema, mask_set=mask_set)
+        yield to_record_batch(block, schema=task.schema, mask_set=mask_set)
 
 
 def _export_shard(task: _Task) -> None:
     """Writes the file of one shard."""
     import pyarrow.parquet as pq  # here, because it is large and few commands need it
 
-    data_set = open_data_set(task.folder)
-    schema = export_schema(data_set.manifest, mask_set=task.mask_set)
     waiting: list[pa.RecordBatch] = []
     try:
         with (
             open_atomically(task.path) as file,
-            pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
+            pq.ParquetWriter(file, task.schema, compression="zstd", write_page_checksum=True) as writer,
         ):
-            for batch in _iter_batches(data_set, task, schema=schema):
+            for batch in _iter_batches(task):
                 waiting.append(batch)
                 if sum(map(len, waiting)) >= _ROW_GROUP_ROWS:
                     _write_row_group(writer, waiting)
@@ -137,12 +133,15 @@ def export_data_set(
     tasks = list(_iter_tasks(data_set, out=out, mask_set=mask_set, splits=splits))
     if not tasks:
         raise ShardError(f"{folder} has no {' or '.join(splits)} shards to export")
-    finished = _prepare_folder(data_set, out=out, mask_set=mask_set, overwrite=overwrite)
+    own = {task.path for task in tasks}
+    finished = _prepare_folder(data_set, out=out, own=own, mask_set=mask_set, overwrite=overwrite)
+    if kept := own & finished:
+        _LOG.info("%d of %d files are there already", len(kept), len(own))
     wanted = [task for task in tasks if task.path not in finished]
-    total, left = (sum(manifest.shards[task.shard].num_bytes for task in some) for some in (tasks, wanted))
+    total, left = (sum(task.num_bytes for task in some) for some in (tasks, wanted))
     with ByteProgress("exporting", total=total, initial=total - left) as progress:
         for task, _ in zip(wanted, map_in_processes(_export_shard, wanted, num_workers=num_workers), strict=True):
-            progress.advance(manifest.shards[task.shard].num_bytes)
+            progress.advance(task.num_bytes)
     return [task.path for task in tasks]
 
 
@@ -161,23 +160,37 @@ def export_rows(paths: Sequence[Path]) -> list[tuple[str, str]]:
 
 def _iter_tasks(data_set: DataSet, *, out: Path, mask_set: int | None, splits: Sequence[str]) -> Iterator[_Task]:
     """Yields a task per shard. Files are numbered anew, because shards of a merged data set may share a name."""
+    schema = export_schema(data_set.manifest, mask_set=mask_set)
     for split in splits:
         shards = [number for number, shard in enumerate(data_set.manifest.shards) if shard.split == split]
         for number, shard in enumerate(shards):
             path = (out / shard_name(split, number, len(shards))).with_suffix(".parquet")
-            yield _Task(folder=data_set.folder, shard=shard, path=path, mask_set=mask_set)
+            yield _Task(part=data_set.only(shard), schema=schema, path=path, mask_set=mask_set)
 
 
-def _prepare_folder(data_set: DataSet, *, out: Path, mask_set: int | None, overwrite: bool) -> set[Path]:
-    """Makes the output folder; returns the finished files of this export that are in it."""
+def _prepare_folder(
+    data_set: DataSet, *, out: Path, own: set[Path], mask_set: int | None, overwrite: bool
+) -> set[Path]:
+    """Makes the output folder; returns the finished files of this export that are in it.
+
+    Args:
+        data_set: What is exported.
+        out: The folder.
+        own: The files that the export writes.
+        mask_set: Number of the mask set; None for all.
+        overwrite: Remove files of another export, and damaged ones of this.
+    """
     if (out / MANIFEST).exists():
         raise OutputError(f"{out} holds a data set; give the export a folder of its own with --out")
     mark = export_schema(data_set.manifest, mask_set=mask_set).metadata[MARK]
     marks = {path: _read_mark(path) for path in sorted(out.glob("*.parquet"))}
     for path, found in marks.items():
-        if found is None:
+        if found == _UNREADABLE and path in own:
+            if not overwrite:
+                raise OutputError(f"{path} is damaged; --overwrite writes it again")
+        elif found in (None, _UNREADABLE):
             raise OutputError(f"{path} is no file of bertdata export; give another --out")
-        if found != mark and not overwrite:
+        elif found != mark and not overwrite:
             raise OutputError(
                 f"{out} holds another export: {path.name} has {_describe(found)}, not {_describe(mark)}; give another "
                 "--out, or --overwrite"
@@ -199,7 +212,7 @@ def _read_mark(path: Path) -> bytes | None:
     try:
         metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException):
-        return None
+        return _UNREADABLE
     return metadata.get(MARK)
 
 

@@ -15,7 +15,7 @@ from bertdata.blocks import Sample, iter_samples
 from bertdata.config import BuildOptions
 from bertdata.data_set import DataSet
 from bertdata.errors import ConfigError, ShardError
-from bertdata.masking import draw_masks
+from bertdata.masking import with_mask_sets
 from bertdata.painting import Painter
 
 __all__ = [
@@ -108,10 +108,7 @@ class SampleReader:
             block = self._data_set.read(self._data_set.index, row)
             if not self._num_stored:
                 vocabulary = self._data_set.load_vocabulary()
-                counts, positions, shown = draw_masks(
-                    block, options=self._options, vocabulary=vocabulary, sets=self._wanted
-                )
-                block = dataclasses.replace(block, num_predictions=counts, mask_positions=positions, mask_tokens=shown)
+                block = with_mask_sets(block, options=self._options, vocabulary=vocabulary, sets=self._wanted)
             self._block = (row, list(iter_samples(block)))
         return self._block[1]
 

@@ -30,7 +30,7 @@ def _found_fingerprint(out: Path, *, options: BuildOptions) -> str | None:
         if path.exists():
             try:
                 return str(json.loads(path.read_bytes())[field])
-            except (ValueError, KeyError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise OutputError(f"{path} cannot be read ({error}); start anew with --overwrite") from error
     return None
 
@@ -107,9 +107,11 @@ def open_build(
     fingerprint = fingerprint_of(options, inputs=files)
     base_fingerprint = fingerprint_of(options.excluding(()), inputs=files)
     with Lock(out) as lock:
+        if overwrite:
+            remove_build(out, options=options)
         found = _found_fingerprint(out, options=options)
         kept = _kept_build(out, base_fingerprint=base_fingerprint)
-        if found is not None and (overwrite or (kept is None and found != fingerprint and _ended_with_advice(out))):
+        if kept is None and found not in (None, fingerprint) and _ended_with_advice(out):
             remove_build(out, options=options)
         elif kept is not None and found != fingerprint:
             withdraw_changed_shards(kept, excluded=options.shards.excluded_documents)
@@ -127,7 +129,8 @@ def open_build(
             yield None
             return
         if (work.folder / "build.json").exists():
-            _LOG.info("%s holds this build unfinished; going on with it", out)
+            if found == fingerprint:
+                _LOG.info("%s holds this build unfinished; going on with it", out)
             work = dataclasses.replace(work, splits=Work.load(out).splits)
             work.sweep()
         else:

@@ -6,6 +6,7 @@ No index of keys is kept; one member of each block is read, a few per cent of a 
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from bertdata.config import BuildOptions
 from bertdata.data_set import DataSet
 from bertdata.documents import Document
 from bertdata.errors import InputError, ShardError
+from bertdata.files import read_plain_file
 from bertdata.lines import join_lines
 from bertdata.sentences import sentences_of
 from bertdata.shard_reading import read_field
@@ -25,6 +28,7 @@ from bertdata.spill import document_key
 
 __all__ = ["Place", "describe_document", "find_document", "iter_document_keys"]
 
+_MAX_TEXT_BYTES = 1 << 28
 _KEY = re.compile(r"[0-9a-fA-F]{16}([0-9a-fA-F]{16})?")
 
 
@@ -93,7 +97,9 @@ def _find_documents(data_set: DataSet, keys64: Sequence[int]) -> dict[int, list[
     first_rows = np.searchsorted(index.shard, np.arange(len(shards)))
     places: dict[int, list[Place]] = {key: [] for key in keys64}
     wanted = np.array(keys64, dtype=np.uint64)
-    for row, keys in iter_document_keys(data_set):
+    for row, keys in tqdm(
+        iter_document_keys(data_set), total=len(index), desc="looking", unit="block", disable=not sys.stderr.isatty()
+    ):
         is_own = np.isin(keys, wanted)
         number = int(index.shard[row])
         for sample in np.flatnonzero(is_own.any(axis=1)).tolist():
@@ -155,7 +161,7 @@ def _describe_places(key: int, places: list[Place]) -> str:
 def _keys_of_file(data_set: DataSet, path: Path) -> list[int]:
     """Returns the keys that the text of a file may have: by the languages of the data set, its lines joined or not."""
     try:
-        text = path.read_text("utf-8")
+        text = read_plain_file(path, max_bytes=_MAX_TEXT_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no key of 16 or 32 hexadecimal digits, and no file of text ({error})") from error
     option = BuildOptions.from_json(data_set.manifest.options).read.language

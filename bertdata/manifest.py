@@ -39,7 +39,7 @@ __all__ = [
 MANIFEST = "manifest.json"
 # Counts of documents that were read and not kept, by reason: documents = documents_kept + these.
 DROPPED_DOCUMENTS = ("documents_without_tokens", "excluded_documents", "duplicates", "one_sentence_documents")
-MAX_MANIFEST_BYTES = 1 << 26  # 200,000 shards
+MAX_MANIFEST_BYTES = 1 << 25  # 100,000 shards
 
 _SHARD_NAME = re.compile(r"(train|eval)-[0-9]{5}-of-[0-9]{5}\.tar")
 _FILE_NAME = re.compile(r"[a-z_]+\.[a-z]+")

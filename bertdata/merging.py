@@ -207,10 +207,14 @@ def _merge_manifests(data_sets: Sequence[DataSet], *, out: Path, shards: list[Sh
         languages.update(manifest.languages)
     trained = any(manifest.tokenizer.trained for manifest in manifests)
     options = manifests[0].options
+    excluded = sorted(
+        set[str].intersection(*(set(manifest.options["shards"]["excluded_documents"]) for manifest in manifests))
+    )
     keep_duplicates = any(manifest.options["shards"]["keep_duplicates"] for manifest in manifests)
+    in_common = {"keep_duplicates": keep_duplicates, "excluded_documents": excluded}
     return dataclasses.replace(
         manifests[0],
-        options=options | {"shards": options["shards"] | {"keep_duplicates": keep_duplicates}},
+        options=options | {"shards": options["shards"] | in_common},
         build=_build_of(data_sets),
         tokenizer=dataclasses.replace(manifests[0].tokenizer, trained=trained),
         versions=versions,

@@ -42,10 +42,15 @@ def paint(text: str, kind: str) -> str:
     return click.style(text, **_STYLES[kind]) if _STYLES[kind] else text
 
 
+_HARMLESS = "\n\u200c\u200d"  # line end, and the joiners that some scripts need
+
+
 def printable(text: str) -> str:
-    """Returns text with escapes for control characters, which a terminal would obey."""
+    """Returns text with escapes for control characters and marks of direction, which a terminal would obey."""
     return "".join(
-        character if character == "\n" or unicodedata.category(character) != "Cc" else repr(character)[1:-1]
+        character
+        if character in _HARMLESS or unicodedata.category(character) not in ("Cc", "Cf", "Zl", "Zp")
+        else ascii(character)[1:-1]
         for character in text
     )
 

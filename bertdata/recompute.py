@@ -17,6 +17,7 @@ from bertdata.errors import ConfigError
 from bertdata.launch import open_build
 from bertdata.progress import Progress
 from bertdata.report_numbers import INPUT, Number, Numbers, report_numbers
+from bertdata.splits import find_inputs
 from bertdata.statistics import SAMPLE_COUNTS
 from bertdata.verify import recount
 
@@ -60,6 +61,8 @@ def recompute(data_set: DataSet, *, inputs: Sequence[str], num_workers: int = 1)
             f"{data_set.folder} is merged from {folders}, and no one build gives it; leave out --input, or count the "
             "numbers of each of these again"
         )
+    if inputs:
+        _check_same_files(data_set, inputs)
     stored = report_numbers(data_set, data_set.load_statistics())
     found = _recount(data_set, num_workers=num_workers)
     fingerprint = None
@@ -74,6 +77,19 @@ def recompute(data_set: DataSet, *, inputs: Sequence[str], num_workers: int = 1)
         left_out=[name for name in stored if name not in pairs],
         is_same_input=None if fingerprint is None else fingerprint == data_set.manifest.fingerprint,
     )
+
+
+def _check_same_files(data_set: DataSet, inputs: Sequence[str]) -> None:
+    """Refuses input that has other names or sizes than what the data set was built from."""
+    wanted = sorted((str(file["name"]), int(file["bytes"])) for file in data_set.manifest.inputs)
+    found = sorted((Path(path).name, Path(path).stat().st_size) for path in find_inputs(inputs, out=data_set.folder))
+    for files, others, where in (
+        (wanted, found, "is not in --input"),
+        (found, wanted, "is not what it was built from"),
+    ):
+        for name, num_bytes in files:
+            if (name, num_bytes) not in others:
+                raise ConfigError(f"{data_set.folder}: {name} of {num_bytes:,} bytes {where}; give just the same files")
 
 
 def _recount(data_set: DataSet, *, num_workers: int) -> Numbers:
@@ -124,8 +140,8 @@ def describe_comparison(comparison: Comparison) -> list[str]:
         lines.append(f"all {num_compared:,} numbers agree with the data")
     if comparison.left_out:
         lines.append(
-            f"{len(comparison.left_out):,} numbers, all that begin with {INPUT!r}, can only be counted from what the "
-            "data set was built from: give it with --input"
+            f"{len(comparison.left_out):,} numbers, all that begin with {INPUT!r}, were left out: they can only be "
+            "counted from what a data set was built from, by --input"
         )
     return lines
 

@@ -19,7 +19,7 @@ from bertdata.diagnostics import SAMPLES_PER_CELL, guess_labels_by_length
 from bertdata.manifest import DROPPED_DOCUMENTS, Manifest
 from bertdata.masking import num_predictions
 from bertdata.statistics import Statistics, bucket_edges
-from bertdata.wordpiece import Vocabulary, load_tokenizer
+from bertdata.wordpiece import Vocabulary
 
 __all__ = ["INPUT", "RARE", "Number", "Numbers", "report_numbers"]
 
@@ -45,7 +45,7 @@ def report_numbers(data_set: DataSet, statistics: Statistics) -> Numbers:
         statistics: Its statistics.
     """
     manifest = data_set.manifest
-    vocabulary = Vocabulary.of(load_tokenizer(data_set.folder / "tokenizer.json"))
+    vocabulary = data_set.load_vocabulary()
     return {
         **_reading_numbers(manifest),
         **_text_numbers(manifest, statistics),

@@ -9,7 +9,7 @@ from bertdata.blocks import Sample
 from bertdata.data_set import DataSet
 from bertdata.inspection import iter_shard_samples
 from bertdata.painting import Painter
-from bertdata.wordpiece import Vocabulary, load_tokenizer
+from bertdata.wordpiece import Vocabulary
 
 __all__ = ["Piece", "ShownSample", "iter_shown_samples"]
 
@@ -63,7 +63,7 @@ def iter_shown_samples(data_set: DataSet, *, num_samples: int) -> Iterator[Shown
     if not num_samples or not data_set.manifest.num_samples("train"):
         return
     painter = Painter.of(data_set)
-    vocabulary = Vocabulary.of(load_tokenizer(data_set.folder / "tokenizer.json"))
+    vocabulary = data_set.load_vocabulary()
     for found in iter_shard_samples(data_set, num_samples=num_samples, mask_set=0):
         sample = found.content
         boundary = sample.segment_ids.count(0)

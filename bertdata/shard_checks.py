@@ -26,6 +26,8 @@ __all__ = ["CheckTask", "Problem", "ShardFindings", "check_shard"]
 
 UInt64Array = npt.NDArray[np.uint64]
 
+_TELLING_SAMPLES = 16  # a block of so many samples is not there twice by chance
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
@@ -76,19 +78,17 @@ class ShardFindings:
         problems: What is wrong.
         statistics: Counts of its samples; None where only checksums were looked at.
         document_keys: uint64 [D], ascending; first 64 bits of the keys of its documents.
-        block_hashes: Hash of the samples of each block, by number of the block.
-        num_samples: Samples in it.
-        num_surplus: Samples that are copies of others in it, beyond one for each pass over the documents.
-        surplus_example: Block and number of one of them.
+        block_hashes: Hash of the samples of each block that has more than a few, by number of the block.
+        num_repeated: Samples that are copies of others in it.
+        repeated_example: Block and number of the sample of which there are most.
     """
 
     problems: list[Problem] = field(default_factory=list)
     statistics: Statistics | None = None
     document_keys: UInt64Array = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     block_hashes: dict[int, bytes] = field(default_factory=dict)
-    num_samples: int = 0
-    num_surplus: int = 0
-    surplus_example: tuple[int, int] = (0, 0)
+    num_repeated: int = 0
+    repeated_example: tuple[int, int] = (0, 0)
 
 
 def check_shard(task: CheckTask, *, rules: BlockRules | None) -> ShardFindings:
@@ -104,7 +104,7 @@ def check_shard(task: CheckTask, *, rules: BlockRules | None) -> ShardFindings:
         with open_plain_file(path) as (descriptor, _), os.fdopen(descriptor, "rb", closefd=False) as file:
             _check_file(file, task, findings, rules=rules)
     except OSError as error:
-        findings.problems.append(_problem(task, f"it cannot be read ({error.strerror or error})"))
+        findings.problems.append(_problem(task, f"it cannot be read ({error.strerror or error}); copy it again"))
     return findings
 
 
@@ -136,7 +136,9 @@ def _check_file(file: BinaryIO, task: CheckTask, findings: ShardFindings, *, rul
         rest = file.read(len(END_OF_ARCHIVE) + 1)
         digest.update(rest)
         if rest != END_OF_ARCHIVE:
-            problems.append(_problem(task, f"it does not end {len(END_OF_ARCHIVE):,} zero bytes after its last block"))
+            problems.append(
+                _problem(task, f"after its last block it must have {len(END_OF_ARCHIVE):,} zero bytes and no more")
+            )
     while data := file.read(1 << 20):
         digest.update(data)
     if digest.hexdigest() != entry.sha256:
@@ -174,6 +176,10 @@ class _Samples:
         if said != (block.num_samples, len(block.tokens)):
             message = f"it has {block.num_samples:,} samples of {len(block.tokens):,} tokens, the index {said}"
             problems.append(_problem(task, message, block=number))
+        most = self._rules.block_size
+        if block.num_samples > most:
+            message = f"it has {block.num_samples:,} samples; at most {most:,} were asked for"
+            problems.append(_problem(task, message, block=number))
         is_sound = True
         for message, samples in iter_faults(block, rules=self._rules):
             is_sound = False
@@ -196,7 +202,8 @@ class _Samples:
         self._keys.append(keys)
         self._places.append(np.stack([np.full(len(keys), number), np.arange(len(keys))], axis=1))
         self._documents.append(np.unique(block.document_keys))
-        self._findings.block_hashes[number] = hashlib.blake2b(keys.tobytes(), digest_size=16).digest()
+        if len(keys) >= _TELLING_SAMPLES:
+            self._findings.block_hashes[number] = hashlib.blake2b(keys.tobytes(), digest_size=16).digest()
 
     def finish(self) -> None:
         """Looks at all samples of the shard together."""
@@ -206,12 +213,10 @@ class _Samples:
             return
         findings.document_keys = np.unique(np.concatenate(self._documents))
         keys, places = np.concatenate(self._keys), np.concatenate(self._places)
-        findings.num_samples = len(keys)
         _, first, counts = np.unique(keys, return_index=True, return_counts=True)
-        surplus = np.maximum(counts - self._rules.options.pairs.dupe_factor, 0)
-        findings.num_surplus = int(surplus.sum())
-        block, sample = places[first[np.argmax(surplus)]].tolist()
-        findings.surplus_example = (block, sample)
+        findings.num_repeated = len(keys) - len(first)
+        block, sample = places[first[np.argmax(counts)]].tolist()
+        findings.repeated_example = (block, sample)
 
 
 def _shard_of(name: str) -> tuple[str, int]:

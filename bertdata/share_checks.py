@@ -16,7 +16,6 @@ __all__ = ["iter_count_faults", "iter_share_faults"]
 
 _DEVIATIONS = 6  # standard deviations that no share is off by chance: once in 500 million
 _BALANCED_SLACK = 0.02  # labels of a document are balanced, but for what its end adds
-MAX_SURPLUS_SHARE = 0.001
 
 
 def iter_count_faults(manifest: Manifest, counted: Statistics, stored: Statistics) -> Iterator[str]:
@@ -47,22 +46,33 @@ def iter_count_faults(manifest: Manifest, counted: Statistics, stored: Statistic
         total = sum(counts.get(part, 0) for part in parts)
         if counts.get(whole, total) != total:
             yield f"manifest.json: {counts[whole]:,} {whole}, but {total:,} {', '.join(parts)} in all"
+    for name in ("document_tokens", "document_sentences"):
+        found = int(getattr(stored, name).sum())
+        if found != counts.get("documents_kept", 0):
+            yield f"statistics.json: {name} are of {found:,} documents, not of {counts.get('documents_kept', 0):,}"
+    if sum(manifest.languages.values()) != counts.get("documents", 0):
+        yield f"manifest.json: languages are of {sum(manifest.languages.values()):,} documents"
+    if counts.get("forced", 0) > counts.get("not_next", 0):
+        yield "manifest.json: more labels were forced to NotNext than there are NotNext"
+    if counts.get("tokens_kept", 0) > counts.get("tokens", 0):
+        yield "manifest.json: documents that were kept have more tokens than all that were read"
     if counts.get("tokens_shown", 0) > counts.get("tokens_kept", 0):
         yield "manifest.json: more tokens are shown in samples than there are in documents"
 
 
 def iter_share_faults(
-    manifest: Manifest, statistics: Statistics, *, labels: npt.NDArray[np.int64], rules: BlockRules
+    statistics: Statistics, *, labels: npt.NDArray[np.int64], num_forced: int | None, rules: BlockRules
 ) -> Iterator[str]:
     """Yields which shares of labels and masks chance does not explain.
 
     Args:
-        manifest: The data set's manifest.
-        statistics: Counted from its shards.
+        statistics: Counted from a shard, or from all.
         labels: [2]; samples by label, of the shards where both labels are possible.
+        num_forced: Samples whose label was not drawn; None where that is not known.
         rules: What its samples have in common.
     """
-    yield from _label_faults(labels, rules, num_forced=manifest.counts.get("forced", 0))
+    if num_forced is not None or rules.options.pairs.next_sentence != "google":
+        yield from _label_faults(labels, rules, num_forced=num_forced or 0)
     yield from _mask_faults(statistics, rules)
     if not rules.options.masks.whole_word_mask:  # there, words that do not fit are passed over, at ends more often
         yield from _place_faults(statistics, rules)

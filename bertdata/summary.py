@@ -21,9 +21,8 @@ def _describe_languages(languages: dict[str, int]) -> str:
     return ", ".join([*named, "..."] if len(languages) > len(largest) else named)
 
 
-_DROPPED = {
-    "empty": "empty",
-    "too_short": "too short",
+_DROPPED_RECORDS = {"empty": "empty", "too_short": "too short"}
+_DROPPED = _DROPPED_RECORDS | {
     "documents_without_tokens": "without words",
     "excluded_documents": "excluded",
 }
@@ -39,9 +38,10 @@ def describe_reason(name: str) -> str:
     return _DROPPED[name]
 
 
-def _dropped_rows(counts: dict[str, int]) -> list[tuple[str, str]]:
-    """Returns a row for each reason for which documents were dropped, the most frequent first."""
+def _dropped_rows(counts: dict[str, int], *, of_records: bool) -> list[tuple[str, str]]:
+    """Returns a row for each reason for which records, or documents, were dropped, the most frequent first."""
     found = [name for name in counts if counts[name] and (name in _DROPPED or name.startswith(_DROPPED_PREFIXES))]
+    found = [name for name in found if of_records == (name in _DROPPED_RECORDS or name.startswith(_DROPPED_PREFIXES))]
     found.sort(key=lambda name: (-counts[name], name))
     return [(f"  {describe_reason(name)}, dropped", f"{counts[name]:,}") for name in found]
 
@@ -56,12 +56,14 @@ def summary_rows(data_set: DataSet) -> list[tuple[str, str]]:
     max_seq_length = manifest.options["pairs"]["max_seq_length"]
     next_sentence = manifest.options["pairs"]["next_sentence"]
     label = "share in order" if next_sentence == "sop" else "IsNext share"
+    dropped_records = _dropped_rows(counts, of_records=True)
     rows = [
+        *([("records", f"{counts.get('records', 0):,}"), *dropped_records] if dropped_records else []),
         ("documents", f"{counts.get('documents', 0):,}"),
         ("  for training / evaluation", f"{counts.get('train_documents', 0):,} / {counts.get('eval_documents', 0):,}"),
         ("  duplicates, dropped", f"{counts.get('duplicates', 0):,}"),
         ("  of one sentence, dropped", f"{counts.get('one_sentence_documents', 0):,}"),
-        *_dropped_rows(counts),
+        *_dropped_rows(counts, of_records=False),
         ("languages", _describe_languages(manifest.languages)),
         ("sentences", f"{counts.get('sentences', 0):,}"),
         ("tokens of text", f"{counts.get('tokens', 0):,}"),

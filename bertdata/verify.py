@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +21,14 @@ from bertdata.block_checks import BlockRules
 from bertdata.data_set import DataSet, open_data_set
 from bertdata.errors import BertDataError, ShardError
 from bertdata.files import file_sha256
+from bertdata.index import INDEX
 from bertdata.progress import ByteProgress
 from bertdata.shard_checks import CheckTask, Problem, ShardFindings, check_shard
-from bertdata.share_checks import MAX_SURPLUS_SHARE, iter_count_faults, iter_share_faults
-from bertdata.statistics import Statistics
+from bertdata.share_checks import iter_count_faults, iter_share_faults
+from bertdata.statistics import STATISTICS, Statistics
 from bertdata.workers import map_in_processes
+
+_LOG = logging.getLogger(__name__)
 
 __all__ = ["describe_whole", "iter_problems", "recount"]
 
@@ -58,7 +63,7 @@ def describe_whole(folder: Path, *, quick: bool) -> str:
     num_bytes = sum(shard.num_bytes for shard in manifest.shards)
     size = f"{len(manifest.shards):,} shards of {num_bytes / 1e6:,.1f} MB"
     if quick:
-        return f"{folder}: {size}, all bytes are those that were written; their samples were not looked at"
+        return f"{folder}: {size}, whose bytes are those that the manifest names; samples were not looked at"
     num_samples = manifest.num_samples("train") + manifest.num_samples("eval")
     return f"{folder}: {size}, {num_samples:,} samples; nothing is wrong"
 
@@ -109,6 +114,8 @@ def _iter_findings(
 def _file_problems(data_set: DataSet) -> Iterator[Problem]:
     """Yields files that are missing or others than the manifest says, and shards that it does not name."""
     folder, manifest = data_set.folder, data_set.manifest
+    for name in {"tokenizer_config.json", INDEX, STATISTICS} - manifest.files.keys():
+        yield Problem(message=f"manifest.json: the SHA-256 of {name} is missing; build the data set again")
     for name, sha256 in manifest.files.items():
         path = folder / name
         try:
@@ -128,7 +135,7 @@ def _equal_shards(data_set: DataSet) -> Iterator[Problem]:
     first: dict[str, str] = {}
     for shard in data_set.manifest.shards:
         other = first.setdefault(shard.sha256, shard.name)
-        if other != shard.name:
+        if other != shard.name and shard.num_samples:  # all empty shards are equal
             yield Problem(message=f"it is a copy of {other}: the same SHA-256", shard=shard.name)
 
 
@@ -151,12 +158,13 @@ class _Whole:
         excluded = self.rules.options.shards.excluded_documents
         self._excluded = np.array([int(key, 16) for key in excluded], dtype=np.uint64)
         self._labels = np.zeros(2, dtype=np.int64)
+        self._num_documents = Counter[str]()
         self._is_whole = True
         self._eval_keys: npt.NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)
         self._ranges: list[_Range] = []
         self._blocks: dict[bytes, tuple[int, int]] = {}
-        self._num_samples = self._num_surplus = 0
-        self._surplus_example: tuple[int, tuple[int, int]] | None = None
+        self._num_repeated = 0
+        self._repeated_example: tuple[int, tuple[int, int]] | None = None
 
     def add(self, number: int, findings: ShardFindings) -> Iterator[Problem]:
         """Takes in what was found in a shard, and yields how it contradicts the others."""
@@ -172,7 +180,11 @@ class _Whole:
             yield Problem(message=message, shard=shard.name)
         # Where there is one document, there is no other to take a random next from; the published script takes its own.
         if len(keys) > 1 or self.rules.options.pairs.next_sentence == "google":
-            self._labels += findings.statistics.segment_lengths.sum(axis=(0, 2, 3))
+            labels = findings.statistics.segment_lengths.sum(axis=(0, 2, 3))
+            self._labels += labels
+            for message in iter_share_faults(findings.statistics, labels=labels, num_forced=None, rules=self.rules):
+                yield Problem(message=message, shard=shard.name)
+        self._num_documents[shard.split] += len(keys)
         if shard.split == "eval":
             self._eval_keys = np.union1d(self._eval_keys, keys)
         else:
@@ -183,10 +195,9 @@ class _Whole:
         if len(keys):
             self._ranges.append(_Range(int(keys[0]), int(keys[-1]), number))
         yield from self._add_blocks(number, findings)
-        self._num_samples += findings.num_samples
-        self._num_surplus += findings.num_surplus
-        if findings.num_surplus and self._surplus_example is None:
-            self._surplus_example = number, findings.surplus_example
+        self._num_repeated += findings.num_repeated
+        if findings.num_repeated and self._repeated_example is None:
+            self._repeated_example = number, findings.repeated_example
 
     def _add_blocks(self, number: int, findings: ShardFindings) -> Iterator[Problem]:
         shards = self._data_set.manifest.shards
@@ -203,19 +214,15 @@ class _Whole:
     def finish(self) -> Iterator[Problem]:
         """Yields what is wrong with the data set as a whole."""
         yield from self._misplaced_documents()
-        if self._num_surplus > MAX_SURPLUS_SHARE * self._num_samples and self._surplus_example is not None:
-            number, (block, sample) = self._surplus_example
-            passes = self.rules.options.pairs.dupe_factor
-            yield Problem(
-                message=f"it is there more than {passes} times, once for each pass over the documents; "
-                f"so are {self._num_surplus:,} of {self._num_samples:,} samples",
-                shard=self._data_set.manifest.shards[number].name,
-                block=block,
-                sample=sample,
-            )
-        if not self._is_whole:  # counts of a part say nothing
+        if not self._is_whole:
+            _LOG.warning("counts and shares of the whole data set were not looked at, because shards are damaged")
             return
         manifest = self._data_set.manifest
+        yield from self._repeated_samples()
+        for split in ("train", "eval"):
+            said, found = manifest.counts.get(f"{split}_documents", 0), self._num_documents[split]
+            if said != found:
+                yield Problem(message=f"the {split} shards have samples of {found:,} documents; {said:,} were kept")
         try:
             stored = self._data_set.load_statistics()
         except ShardError as error:
@@ -223,8 +230,24 @@ class _Whole:
             return
         for message in (
             *iter_count_faults(manifest, self._statistics, stored),
-            *iter_share_faults(manifest, self._statistics, labels=self._labels, rules=self.rules),
+            *iter_share_faults(
+                self._statistics,
+                labels=self._labels,
+                num_forced=manifest.counts.get("forced", 0),
+                rules=self.rules,
+            ),
         ):
+            yield Problem(message=message)
+
+    def _repeated_samples(self) -> Iterator[Problem]:
+        """Yields that there are other repeated samples than the build has made: passes may give the same one again."""
+        said = self._data_set.manifest.counts.get("repeated_samples", 0)
+        message = f"{self._num_repeated:,} samples are copies of others; the build made {said:,}"
+        if self._num_repeated > said and self._repeated_example is not None:
+            number, (block, sample) = self._repeated_example
+            shard = self._data_set.manifest.shards[number].name
+            yield Problem(message=f"{message}, and this is one of them", shard=shard, block=block, sample=sample)
+        elif self._num_repeated != said:
             yield Problem(message=message)
 
     def _misplaced_documents(self) -> Iterator[Problem]:

@@ -121,7 +121,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         evaluated = within[-1] if within else {}
         begin = row["step"]
         lines.append(
-            f"{row['epoch']:>6g} {row['step']:>8} {row['loss']:>8.4f} {row['mlm_loss']:>9.4f} "
+            f"{row['epoch']:>6.3g} {row['step']:>8} {row['loss']:>8.4f} {row['mlm_loss']:>9.4f} "
             f"{_cell(row.get('nsp_loss'), '.4f'):>9} {_cell(evaluated.get('mlm_accuracy'), '.1%'):>9} "
             f"{_cell(evaluated.get('nsp_accuracy'), '.1%'):>9}"
         )

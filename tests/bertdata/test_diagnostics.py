@@ -57,7 +57,7 @@ def test_lengths_tell_little_in_a_build(small_data_set):
     assert 0.45 < share <= 0.58
     num_samples = sum(shard.num_samples for shard in data_set.manifest.shards)
     assert describe_label_guess(statistics) == (
-        f"label guessed from the lengths of A and B alone: {share:.1%} of {num_samples:,} samples "
+        f"label guessed from the lengths of A and B alone: {share:.1%} of all {num_samples:,} samples "
         "(50 % is no information)"
     )
 

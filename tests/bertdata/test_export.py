@@ -260,6 +260,16 @@ def test_files_of_others_are_left_alone(small_data_set, tmp_path, overwrite):
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
+def test_a_damaged_file_is_written_again(small_data_set, tmp_path):
+    paths = export_data_set(small_data_set, out=tmp_path, mask_set=0)
+    before = paths[1].read_bytes()
+    paths[1].write_bytes(before[:-100])
+    with pytest.raises(OutputError, match="is damaged; --overwrite writes it again"):
+        export_data_set(small_data_set, out=tmp_path, mask_set=0)
+    export_data_set(small_data_set, out=tmp_path, mask_set=0, overwrite=True)
+    assert paths[1].read_bytes() == before
+
+
 def test_output_must_not_be_a_data_set_or_another_tokenizer(small_data_set, tmp_path):
     with pytest.raises(OutputError, match="holds a data set; give the export a folder of its own"):
         export_data_set(small_data_set, out=small_data_set, mask_set=0)

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -131,12 +132,25 @@ def test_merged_data_set_has_shards_but_no_one_input(builds, small_options, tmp_
         recompute(data_set, inputs=[str(other)])
 
 
-def test_another_input_is_told(copy, tmp_path):
-    folder, _ = copy
+def test_other_files_are_refused(copy, tmp_path):
+    folder, inputs = copy
     other = write_jsonl(tmp_path / "other.jsonl", [f"The town {n}. A river." for n in range(200)])
-    comparison = recompute(bertdata.open_data_set(folder), inputs=[str(other)])
+    with pytest.raises(ConfigError, match=r"records\.jsonl of .* bytes is not in --input"):
+        recompute(bertdata.open_data_set(folder), inputs=[str(other)])
+    with pytest.raises(ConfigError, match=r"other\.jsonl of .* bytes is not what it was built from"):
+        recompute(bertdata.open_data_set(folder), inputs=[*inputs, str(other)])
+
+
+def test_changed_input_is_told(copy, tmp_path):
+    """Files of the same names and sizes, in which a third of the documents say something else."""
+    folder, inputs = copy
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    for path in map(Path, inputs):
+        (changed / path.name).write_text(path.read_text().replace("the river", "the rover"))
+    comparison = recompute(bertdata.open_data_set(folder), inputs=[str(changed)])
     assert comparison.is_same_input is False
-    assert "input.documents" in comparison.differing
+    assert comparison.differing
     assert any("the input gives other shards than these" in line for line in describe_comparison(comparison))
 
 
@@ -145,7 +159,7 @@ def test_command_names_what_differs_and_ends_with_1(copy):
     result = CliRunner().invoke(main, ["report", str(folder), "--recompute"])
     assert result.exit_code == 0
     assert "numbers agree with the data" in result.stdout
-    assert "can only be counted from what the data set was built from: give it with --input" in result.stdout
+    assert "they can only be counted from what a data set was built from, by --input" in result.stdout
     change_count(folder, "duplicates")
     change_statistics(folder, "shown")
     result = CliRunner().invoke(main, ["report", str(folder), "--recompute", "--num-workers", "1", "--input", *inputs])
