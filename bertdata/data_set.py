@@ -129,10 +129,14 @@ def check_shards(folder: Path, manifest: Manifest) -> None:
         hint = f"this data set is merged from {folders}, which must stay there, seen from it, and as they were"
     for shard in manifest.shards:
         path = folder / shard.name
-        if not path.is_file():
-            raise ShardError(f"{path} is missing; {hint}")
-        if path.stat().st_size != shard.num_bytes:
-            raise ShardError(f"{path} has {path.stat().st_size:,} bytes, not {shard.num_bytes:,}; {hint}")
+        try:
+            num_bytes = path.stat().st_size
+        except FileNotFoundError as error:
+            raise ShardError(f"{path} is missing; {hint}") from error
+        except OSError as error:
+            raise ShardError(f"{path} cannot be read ({error.strerror}); {hint}") from error
+        if num_bytes != shard.num_bytes:
+            raise ShardError(f"{path} has {num_bytes:,} bytes, not {shard.num_bytes:,}; {hint}")
 
 
 def open_data_set(folder: Path | str) -> DataSet:

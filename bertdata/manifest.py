@@ -44,6 +44,7 @@ MAX_MANIFEST_BYTES = 1 << 25  # 100,000 shards
 _SHARD_NAME = re.compile(r"(train|eval)-[0-9]{5}-of-[0-9]{5}\.tar")
 _FILE_NAME = re.compile(r"[a-z_]+\.[a-z]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_FOLDER = re.compile(r"[^/\0\ud800-\udfff][^\0\ud800-\udfff]*")  # relative, and a path to the system
 
 
 def _check(condition: bool, message: str) -> None:
@@ -58,6 +59,19 @@ def _check_sha256(name: str, value: str) -> None:
 def _check_counts(name: str, values: dict[str, int]) -> None:
     for key, value in values.items():
         _check(0 <= value < 1 << 63, f"{name}: {reprlib.repr(key)} is {value}; it must be from 0 to 2**63 - 1")
+
+
+def _check_options(values: dict[str, Any]) -> None:
+    options = BuildOptions.from_json(values)
+    _check(options.to_json() == values, "the options have fields that this release does not know")
+    length = options.pairs.max_seq_length
+    _check(options.max_seq_lengths == (length,), f"max_seq_lengths is not {length} alone")
+
+
+def _check_inputs(inputs: list[dict[str, Any]]) -> None:
+    for file in inputs:
+        has_facts = type(file.get("name")) is str and type(file.get("bytes")) is int
+        _check(has_facts, f"an input is {reprlib.repr(file)}; it must have a name and bytes")
 
 
 def _split_of(name: str) -> str:
@@ -149,6 +163,12 @@ class Origin:
     versions: dict[str, str]
     inputs: list[dict[str, Any]]
 
+    def __post_init__(self) -> None:
+        is_relative = _FOLDER.fullmatch(self.path) is not None
+        _check(is_relative, f"a folder that was merged from is {reprlib.repr(self.path)}; it must be a relative path")
+        _check_options(self.options)
+        _check_inputs(self.inputs)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
@@ -183,13 +203,8 @@ class Manifest:
     merged_from: tuple[Origin, ...] = ()
 
     def __post_init__(self) -> None:
-        options = BuildOptions.from_json(self.options)
-        _check(options.to_json() == self.options, "the options have fields that this release does not know")
-        length = options.pairs.max_seq_length
-        _check(options.max_seq_lengths == (length,), f"max_seq_lengths is not {length} alone")
-        for file in self.inputs:
-            has_facts = type(file.get("name")) is str and type(file.get("bytes")) is int
-            _check(has_facts, f"an input is {reprlib.repr(file)}; it must have a name and bytes")
+        _check_options(self.options)
+        _check_inputs(self.inputs)
         _check_counts("counts", self.counts)
         _check_counts("languages", self.languages)
         names = [shard.name for shard in self.shards]
@@ -217,7 +232,7 @@ def _check_folders(manifest: Manifest) -> None:
     for shard in manifest.shards:
         folder = PurePosixPath(shard.name).parent
         if folder.is_absolute() or str(folder) not in folders:
-            raise ShardError(f"shard {shard.name!r} is in none of the folders {', '.join(sorted(folders))}")
+            raise ShardError(f"shard {shard.name[:200]!r} is in none of the folders {', '.join(sorted(folders))}")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -288,7 +288,7 @@ class Fuzz:
             change = draw.choice(["set", "set", "set", "delete", "copy", "swap"])
             other_holder, other_key = draw.choice(places)
             if change == "set":
-                holder[key] = draw.choice(JSON_VALUES)
+                holder[key] = copy.deepcopy(draw.choice(JSON_VALUES))
             elif change == "delete":
                 del holder[key]
             elif change == "copy":

@@ -361,7 +361,11 @@ def test_index_of_another_form_is_refused(copy, kind):
 SHARD = ("shards", 0)
 MANIFEST_EDITS = [
     ((*SHARD, "name"), "../train-00000-of-00001.tar", "shard '../train-00000-of-00001.tar' is in none of the folders"),
+    ((*SHARD, "name"), "/train-00000-of-00001.tar", "in none of the folders"),
+    ((*SHARD, "name"), "x/../train-00000-of-00001.tar", "in none of the folders"),
+    ((*SHARD, "name"), "x\0/train-00000-of-00001.tar", "in none of the folders"),
     ((*SHARD, "name"), "/etc/passwd", "a shard is named '/etc/passwd'"),
+    (("merged_from",), ["../x"], "merged_from: 0 is '../x', not an object"),
     ((*SHARD, "name"), "train-00000-of-00001.tar\0", "a shard is named"),
     ((*SHARD, "name"), "train-00000-of-00001.tar\n", "a shard is named"),
     ((*SHARD, "name"), "train-٠٠٠٠٠-of-00001.tar", "a shard is named"),
@@ -457,6 +461,31 @@ def test_vocabulary_of_another_tokenizer_is_refused(copy, name, value):
     write_manifest(copy, dataclasses.replace(manifest, tokenizer=tokenizer))
     with pytest.raises(ShardError, match="but the manifest says"):
         open_data_set(copy).load_vocabulary()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"path": "/etc"}, "must be a relative path"),
+        ({"path": ""}, "must be a relative path"),
+        ({"path": "a\0b"}, "must be a relative path"),
+        ({"path": "\ud800"}, "must be a relative path"),
+        ({"path": "x" * 300}, "cannot be read .File name too long"),
+        ({"options": {}}, "options has no"),
+        ({"inputs": [{}]}, "an input is"),
+    ],
+)
+def test_origin_that_cannot_be_is_refused(copy, changed, message):
+    path = copy / "manifest.json"
+    values = json.loads(path.read_bytes())
+    origin = {name: values[name] for name in ("build", "options", "versions", "inputs")}
+    values["merged_from"] = [origin | {"path": ".", "fingerprint": "x"} | changed]
+    if "path" in changed:
+        for shard in values["shards"]:
+            shard["name"] = f"{changed['path']}/{shard['name']}"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ShardError, match=message):
+        open_data_set(copy)
 
 
 def test_manifest_that_names_a_shard_twice_is_refused(copy):
