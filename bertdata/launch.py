@@ -61,6 +61,30 @@ def _ended_with_advice(out: Path) -> bool:
     return path.exists() and json.loads(path.read_bytes())["kind"] in (ConfigError.__name__, InputError.__name__)
 
 
+def _prepare_folder(out: Path, *, options: BuildOptions, fingerprint: str, base_fingerprint: str) -> str | None:
+    """Makes way for a build: what is there is this build, or goes on as it, or goes away.
+
+    Returns:
+        The fingerprint of what was there, if anything.
+
+    Raises:
+        OutputError: It is another build.
+    """
+    found = _found_fingerprint(out, options=options)
+    kept = _kept_build(out, base_fingerprint=base_fingerprint)
+    if kept is None and found not in (None, fingerprint) and _ended_with_advice(out):
+        remove_build(out, options=options)
+    elif kept is not None and found != fingerprint:
+        withdraw_changed_shards(kept, excluded=options.shards.excluded_documents)
+    elif found not in (None, fingerprint):
+        raise OutputError(
+            f"{out} holds another build (fingerprint {found}, this one has {fingerprint}): its inputs, options or "
+            "versions differ. Give another --out, or replace it with --overwrite."
+            + _hint_about_exclusions(out, options=options)
+        )
+    return found
+
+
 def _end_work(work: Work, *, keep: bool) -> None:
     """Removes the work folder of a finished build, or leaves it."""
     if keep:
@@ -109,18 +133,7 @@ def open_build(
     with Lock(out) as lock:
         if overwrite:
             remove_build(out, options=options)
-        found = _found_fingerprint(out, options=options)
-        kept = _kept_build(out, base_fingerprint=base_fingerprint)
-        if kept is None and found not in (None, fingerprint) and _ended_with_advice(out):
-            remove_build(out, options=options)
-        elif kept is not None and found != fingerprint:
-            withdraw_changed_shards(kept, excluded=options.shards.excluded_documents)
-        elif found not in (None, fingerprint):
-            raise OutputError(
-                f"{out} holds another build (fingerprint {found}, this one has {fingerprint}): its inputs, options or "
-                "versions differ. Give another --out, or replace it with --overwrite."
-                + _hint_about_exclusions(out, options=options)
-            )
+        found = _prepare_folder(out, options=options, fingerprint=fingerprint, base_fingerprint=base_fingerprint)
         work = Work(
             out=out, fingerprint=fingerprint, base_fingerprint=base_fingerprint, options=options, splits=(), lock=lock
         )

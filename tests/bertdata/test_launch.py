@@ -4,6 +4,7 @@ import os
 import pytest
 
 from bertdata.build import build_serially
+from bertdata.data_set import open_data_set
 from bertdata.errors import BertDataError, InputError, OutputError
 from bertdata.launch import open_build
 from bertdata.lock import Lock
@@ -52,6 +53,18 @@ def test_overwrite_replaces_and_spares_other_files(finished, jsonl_file, small_o
     build(finished, jsonl_file, other, overwrite=True)
     assert note.read_text() == "mine"
     assert sorted(path.name for path in finished.glob("train-*.tar")) == ["train-00000-of-00001.tar"]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", ".work/build.json"])
+@pytest.mark.parametrize("content", ["{", "[]", "null", '"x"'])
+def test_overwrite_replaces_what_cannot_be_read(tmp_path, jsonl_file, small_options, name, content):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    with pytest.raises(OutputError, match="cannot be read .*; start anew with --overwrite"):
+        build(tmp_path, jsonl_file, small_options)
+    build(tmp_path, jsonl_file, small_options, overwrite=True)
+    assert open_data_set(tmp_path).manifest.num_samples("train")
 
 
 def test_overwrite_spares_other_builds_in_sub_folders(tmp_path, jsonl_file, small_options):
