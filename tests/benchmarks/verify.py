@@ -30,6 +30,7 @@ COUNTING = (
     ("counting statistics", bertdata.build, "count_block"),
     ("counting statistics", bertdata.build, "count_documents"),
     ("counting statistics", bertdata.build, "count_shown_tokens"),
+    ("counting statistics", bertdata.build, "sample_keys"),
 )
 CHUNK = 1 << 20
 
