@@ -15,7 +15,7 @@ Kind = TypeVar("Kind")
 
 
 def from_json(kind: type[Kind], value: Any, *, where: str) -> Kind:
-    """Returns a value of JSON as a dataclass, whose fields without a default it must have; others are left out.
+    """Returns a value of JSON as a dataclass, all of whose fields it must have; others are left out.
 
     >>> @dataclasses.dataclass
     ... class Point:
@@ -36,15 +36,10 @@ def from_json(kind: type[Kind], value: Any, *, where: str) -> Kind:
     if not isinstance(value, dict):
         raise ValueError(f"{where} is {reprlib.repr(value)}, not an object")
     hints = _field_types(kind)  # type: ignore[arg-type]
-    missing = [field.name for field in dataclasses.fields(kind) if field.name not in value and _is_needed(field)]  # type: ignore[arg-type]
+    missing = hints.keys() - value.keys()
     if missing:
         raise ValueError(f"{where} has no {', '.join(sorted(missing))}")
-    there = {name: hint for name, hint in hints.items() if name in value}
-    return kind(**{name: _convert(hint, value[name], where=f"{where}: {name}") for name, hint in there.items()})
-
-
-def _is_needed(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    return kind(**{name: _convert(hint, value[name], where=f"{where}: {name}") for name, hint in hints.items()})
 
 
 @cache

@@ -46,7 +46,7 @@ STAGES = (
     ("runs (read, sort)", bertdata.build, "_load_documents"),
     ("documents made ready", bertdata.build, "prepare_documents"),
     ("pairs", bertdata.build, "build_pairs"),
-    ("masks", bertdata.blocks, "draw_masks"),
+    ("masks", bertdata.blocks, "with_mask_sets"),
     ("blocks", bertdata.build, "make_block"),
     ("shard bytes", bertdata.shards.ShardWriter, "add"),
     ("SHA-256", bertdata.build, "file_sha256"),

@@ -339,6 +339,11 @@ def test_download_names_a_folder_that_cannot_be_written_to(server, http, tmp_pat
         fetch(server, tmp_path / "file", http)
 
 
+def _heed_interrupts():
+    """Undoes what a shell does to those that it runs in the background, and they to their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_download_command_goes_on_after_a_signal(server, tmp_path, number):
     server.add_dump("simplewiki", "20261101", DATA)
@@ -357,7 +362,9 @@ def test_download_command_goes_on_after_a_signal(server, tmp_path, number):
     ]
 
     # Connections break off; the process waits before it tries again, and is stopped.
-    with subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*map(str, command)], stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts
+    ) as process:
         assert process.stderr is not None
         line = next(line for line in process.stderr if "trying again" in line)
         assert "the connection ended at byte 500,000 of 1,000,000" in line
