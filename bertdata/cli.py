@@ -1,4 +1,4 @@
-"""The command line: `bertdata build`, `vocab`, `download`; what looks at a finished data set is in `data_set_cli`."""
+"""The command line: `bertdata build`, `vocab`, `download`; what is about a finished data set is in `data_set_cli`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from bertdata.config import DEFAULT_MIRROR, LATEST
-from bertdata.data_set_cli import export, inspect, merge, report, verify
+from bertdata.data_set_cli import export, merge, report, verify
 from bertdata.errors import BertDataError, ConfigError, OutputError
+from bertdata.inspect_cli import inspect
 from bertdata.options import (
     BEAM_OPTIONS,
     CorpusCommand,

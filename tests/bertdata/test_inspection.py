@@ -194,3 +194,16 @@ def test_no_samples_is_an_error(data_set):
 )
 def test_options_that_do_not_go_together_are_usage_errors(data_set, arguments):
     assert inspect(data_set.folder, *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--shard", "train-00000-of-00003.tar", "--split", "eval"], "is not of --split eval; leave out --split"),
+        (["--sample", 3, "--num-samples", 5], "--sample shows one sample; leave out --num-samples"),
+    ],
+)
+def test_options_that_contradict_each_other_are_usage_errors(data_set, arguments, message):
+    result = inspect(data_set.folder, *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
