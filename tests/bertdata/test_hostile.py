@@ -633,4 +633,4 @@ def test_random_damage_ends_in_an_error_or_a_clean_read(tiny):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_damage_ends_in_an_error_or_a_clean_read_often(tiny, kind):
-    check_fuzz(tiny, [kind], range(60, 1_060), num_messages=18)
+    check_fuzz(tiny, [kind], range(60, 1_060), num_messages=12)
