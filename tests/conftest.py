@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from bertdata.build import build_serially
@@ -15,6 +16,8 @@ from bertdata.wordpiece import new_bert_tokenizer
 from tests.corpus import WORDS, article, iter_texts
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+hypothesis.settings.register_profile("untimed", deadline=None)  # how fast things are is not a test's business
+hypothesis.settings.load_profile("untimed")
 os.environ.pop("COLUMNS", None)  # set where tests run in several processes; output in a pipe has no width
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
