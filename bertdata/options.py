@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +11,7 @@ import click
 
 from bertdata.config import FORMATS, BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
 from bertdata.errors import ConfigError
-from bertdata.workers import num_cores
+from bertdata.parameters import Format, Lengths, Size, Workers, repeat_option
 
 __all__ = [
     "BEAM_OPTIONS",
@@ -32,68 +30,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 BEAM_OPTIONS = "bertdata.beam_options"
 RUNNERS = ("FnApiRunner", "PrismRunner", "FlinkRunner", "SparkRunner", "DataflowRunner", "PortableRunner")
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
-
-
-class _Size(click.ParamType[Any]):
-    """A number of bytes with an optional unit: 1000, 64MiB, 1GB."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
-        if match is None or match[2].upper() not in _UNITS:
-            self.fail(f"{value!r} is not a size; write 1000, 64MiB or 1GB", param, ctx)
-        return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-class _Lengths(click.ParamType[Any]):
-    """One length, or several with commas."""
-
-    name = "lengths"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        if not re.fullmatch(r"\d+(,\d+)*", value):
-            self.fail(f"{value!r} is not a length, nor several with commas such as 128,512", param, ctx)
-        return tuple(int(part) for part in value.split(","))
-
-
-class _Format(click.ParamType[Any]):
-    """One of the formats, or MODULE:FUNCTION."""
-
-    name = "format"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        name = str(value)
-        if name not in FORMATS and ":" not in name:
-            nearest = difflib.get_close_matches(name, FORMATS, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            self.fail(f"{name!r} is not one of {', '.join(FORMATS)}, nor MODULE:FUNCTION{hint}", param, ctx)
-        return name
-
-
-class _Workers(click.ParamType[Any]):
-    """A number of processes, or all: as many as there are processors."""
-
-    name = "workers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        if value == "all":
-            return num_cores()
-        if not value.isdecimal() or int(value) < 1:
-            self.fail(f"{value!r} is neither a number from 1 on nor all", param, ctx)
-        return int(value)
-
-
 workers_option = click.option(
     "--num-workers",
-    type=_Workers(),
+    type=Workers(),
     default="all",
     show_default=True,
     help="Worker processes on this machine: a number, or all for one per processor.",
@@ -102,8 +41,6 @@ workers_option = click.option(
 
 class CorpusCommand(click.Command):
     """A command whose --input takes any number of paths, and whose words after "--" are for Beam.
-
-    A shell turns `--input corpus/*.jsonl` into several words, so all words up to the next option belong to --input.
 
     Args:
         takes_beam_options: Whether there may be words after "--".
@@ -119,17 +56,7 @@ class CorpusCommand(click.Command):
         if beam_options and not self._takes_beam_options:
             ctx.fail(f'{beam_options[0]} stands after "--", where bertdata build has options for Beam; leave out "--"')
         ctx.meta[BEAM_OPTIONS] = beam_options
-        words: list[str] = []
-        takes_paths = False
-        for word in own:
-            if word.startswith("-") and word != "-":
-                takes_paths = word == "--input"
-                words.append(word)
-            elif takes_paths and words[-1] != "--input":
-                words += ["--input", word]
-            else:
-                words.append(word)
-        return super().parse_args(ctx, words)
+        return super().parse_args(ctx, repeat_option(own, "--input"))
 
 
 def _add(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:
@@ -159,7 +86,7 @@ def read_options(command: Command) -> Command:
         ),
         click.option(
             "--format",
-            type=_Format(),
+            type=Format(),
             default=_READ.format,
             show_default=True,
             help=f"Format of all inputs: {', '.join(FORMATS)} (auto looks into each file); or MODULE:FUNCTION, a "
@@ -200,7 +127,7 @@ def read_options(command: Command) -> Command:
         ),
         click.option(
             "--max-document-bytes",
-            type=_Size(),
+            type=Size(),
             default="64MiB",
             show_default=True,
             help="Documents with more bytes of text are rejected and counted.",
@@ -260,7 +187,7 @@ def build_options(command: Command) -> Command:
         ),
         click.option(
             "--max-seq-length",
-            type=_Lengths(),
+            type=Lengths(),
             default="128",
             show_default=True,
             help="Tokens of a sample at most, specials included; several with commas write a data set each, in folders "
@@ -313,7 +240,7 @@ def build_options(command: Command) -> Command:
             show_default=True,
             help="Share of documents held out; at least 100 documents, at most a tenth. 0 for none.",
         ),
-        click.option("--shard-size", type=_Size(), default="64MiB", show_default=True, help="Bytes of a shard, about."),
+        click.option("--shard-size", type=Size(), default="64MiB", show_default=True, help="Bytes of a shard, about."),
         click.option("--num-shards", type=int, help="Number of training shards.  [default: by --shard-size]"),
         click.option(
             "--block-size",

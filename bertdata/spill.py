@@ -102,7 +102,9 @@ def gather_spans(
     """
     lengths = stops - starts
     offsets = offsets_of(lengths)
-    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths), offsets
+    indices: npt.NDArray[np.int64] = np.repeat(starts - offsets[:-1], lengths)
+    indices += np.arange(len(indices))  # in place: a third of the time goes into making arrays
+    return indices, offsets
 
 
 def offsets_of(lengths: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:

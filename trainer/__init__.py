@@ -5,21 +5,41 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainer.batch import Batch, StepBatches
     from trainer.config import ModelOptions, TrainOptions
-    from trainer.loader import Batch, BlockReader, Loader
+    from trainer.data import TrainingData, open_training_data
+    from trainer.iterable import PreTrainingData
+    from trainer.loader import Loader
     from trainer.model import BertForPreTraining
     from trainer.plan import Plan
+    from trainer.state import DataState
 
-__all__ = ["Batch", "BertForPreTraining", "BlockReader", "Loader", "ModelOptions", "Plan", "TrainOptions"]
+__all__ = [
+    "Batch",
+    "BertForPreTraining",
+    "DataState",
+    "Loader",
+    "ModelOptions",
+    "Plan",
+    "PreTrainingData",
+    "StepBatches",
+    "TrainOptions",
+    "TrainingData",
+    "open_training_data",
+]
 
 _MODULES = {
-    "Batch": "loader",
+    "Batch": "batch",
     "BertForPreTraining": "model",
-    "BlockReader": "loader",
+    "DataState": "state",
     "Loader": "loader",
     "ModelOptions": "config",
     "Plan": "plan",
+    "PreTrainingData": "iterable",
+    "StepBatches": "batch",
     "TrainOptions": "config",
+    "TrainingData": "data",
+    "open_training_data": "data",
 }
 
 

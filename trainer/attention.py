@@ -8,20 +8,51 @@ Suffixes of tensor names as in `trainer.model`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.loader import Batch
+from trainer.batch import Batch
 
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # torch < 2.10
     varlen_attn = None  # type: ignore[assignment]
 
-__all__ = ["attend", "put_rows", "take_rows"]
+__all__ = ["Layout", "attend", "layout_of", "needs_padding", "put_rows", "take_rows"]
+
+
+class Layout(NamedTuple):
+    """Where the tokens of a batch stand, the same for all layers.
+
+    Attributes:
+        position_ids: int64 [T], position of each token in its sample.
+        padded_rows: int64 [T], row of each token when the samples are padded to [B, S].
+        cu_seqlens: int32 [B + 1], where each sample starts, those that are padding among them.
+        max_seqlen: S, tokens of the longest sample.
+    """
+
+    position_ids: Tensor
+    padded_rows: Tensor
+    cu_seqlens: Tensor
+    max_seqlen: int
+
+
+def layout_of(batch: Batch) -> Layout:
+    """Returns the layout of a batch."""
+    ends = batch.cu_seqlens.long()
+    rows_T = torch.arange(len(batch.token_ids), device=ends.device)
+    sample_T = torch.bucketize(rows_T, ends[1:], right=True)
+    position_ids = rows_T - ends[sample_T]
+    return Layout(position_ids, sample_T * batch.max_seqlen + position_ids, batch.cu_seqlens, batch.max_seqlen)
+
+
+def needs_padding(device: torch.device, *, dtype: torch.dtype, head_size: int) -> bool:
+    """Returns whether `attend` has to pad samples to the longest of a batch."""
+    is_half = dtype in (torch.bfloat16, torch.float16)
+    return varlen_attn is None or device.type != "cuda" or not is_half or head_size % 8 != 0
 
 
 class _TakeRows(torch.autograd.Function):
@@ -69,36 +100,37 @@ def put_rows(rows: Tensor, index: Tensor, num_rows: int) -> Tensor:
     return spread
 
 
-def attend(qkv_T3ND: Tensor, batch: Batch) -> Tensor:
+def attend(qkv_T3ND: Tensor, layout: Layout) -> Tensor:
     """Returns what each token draws from the tokens of its own sample.
 
     Args:
         qkv_T3ND: Queries, keys and values of all tokens.
-        batch: Where the samples begin and end.
+        layout: Where the samples begin and end.
 
     Returns:
         [T, N, D].
     """
-    fits = qkv_T3ND.is_cuda and qkv_T3ND.dtype in (torch.bfloat16, torch.float16) and qkv_T3ND.shape[-1] % 8 == 0
-    if varlen_attn is not None and fits:
+    if varlen_attn is not None and not needs_padding(
+        qkv_T3ND.device, dtype=qkv_T3ND.dtype, head_size=qkv_T3ND.shape[-1]
+    ):
         query, key, value = qkv_T3ND.unbind(1)
-        ends = batch.cu_seqlens
-        attended = varlen_attn(query, key, value, ends, ends, batch.max_seqlen, batch.max_seqlen)
+        ends = layout.cu_seqlens
+        attended = varlen_attn(query, key, value, ends, ends, layout.max_seqlen, layout.max_seqlen)
         assert isinstance(attended, Tensor)  # a tuple only where return_aux is given
         return attended
-    return _attend_padded(qkv_T3ND, batch)
+    return _attend_padded(qkv_T3ND, layout)
 
 
-def _attend_padded(qkv_T3ND: Tensor, batch: Batch) -> Tensor:
-    num_samples, max_seqlen = len(batch.cu_seqlens) - 1, batch.max_seqlen
+def _attend_padded(qkv_T3ND: Tensor, layout: Layout) -> Tensor:
+    num_samples, max_seqlen = len(layout.cu_seqlens) - 1, layout.max_seqlen
     num_rows = num_samples * max_seqlen
-    qkv = put_rows(qkv_T3ND.flatten(1), batch.padded_rows, num_rows)
+    qkv = put_rows(qkv_T3ND.flatten(1), layout.padded_rows, num_rows)
     qkv = qkv.view(num_samples, max_seqlen, *qkv_T3ND.shape[1:])  # [B, S, 3, N, D]
     query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, N, S, D]
-    lengths = batch.cu_seqlens.diff()
+    lengths = layout.cu_seqlens.diff().clamp(min=1)  # a sample without tokens would make the softmax divide by zero
     is_padding = torch.arange(max_seqlen, device=lengths.device) >= lengths[:, None]  # [B, S]
     # Added to the scores; on a CPU this takes three quarters of the time of a boolean mask.
     mask = query.new_zeros(is_padding.shape).masked_fill_(is_padding, float("-inf"))
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
     attended = attended.transpose(1, 2).reshape(num_rows, -1)  # [B * S, N * D]
-    return take_rows(attended, batch.padded_rows).view(-1, *qkv_T3ND.shape[2:])
+    return take_rows(attended, layout.padded_rows).view(-1, *qkv_T3ND.shape[2:])

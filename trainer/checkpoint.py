@@ -1,7 +1,7 @@
 """Checkpoints: all that a run needs to continue, one file per saved step, there whole or not at all.
 
     run/checkpoints/
-    ├── step-00001000.pt      model, optimizer, step, samples seen, sums, options, data fingerprint
+    ├── step-00001000.pt      model, optimizer, step, sums, options, state of the data
     └── step-00002000.pt
 
 There is no generator state in it: every random draw of a run comes from (seed, step, rank, micro-batch).
@@ -19,10 +19,11 @@ import torch
 
 from bertdata.errors import OutputError, TrainingError
 from bertdata.files import open_atomically
+from trainer.state import MAY_DIFFER, DataState
 
 __all__ = ["FORMAT_VERSION", "check_continues", "load_latest", "save_checkpoint"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _PATTERN = "step-????????.pt"
 _TORN = (RuntimeError, EOFError, OSError, ValueError, KeyError, BadZipFile, pickle.UnpicklingError)
 
@@ -89,39 +90,35 @@ def load_latest(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def check_continues(state: dict[str, Any], *, options: dict[str, Any], data_fingerprint: str, folder: Path) -> None:
+def check_continues(state: dict[str, Any], *, options: dict[str, Any], data: DataState, folder: Path) -> None:
     """Refuses to continue a run with other data, another order of it, another model, or to a step that it has passed.
 
     Args:
         state: The checkpoint.
         options: `TrainOptions.to_json()` of the run that wants to continue.
-        data_fingerprint: `Manifest.fingerprint` of its data set.
+        data: Initial state of its data.
         folder: The run's folder, for the message.
 
     Raises:
         TrainingError: Names each difference, or both steps.
     """
-    before, differences = state["options"], []
-    if state["data_fingerprint"] != data_fingerprint:
-        differences.append(
-            f"the data set's fingerprint is {data_fingerprint[:12]}, not {state['data_fingerprint'][:12]}"
-        )
-    for name in ("seed", "batch_size", "next_sentence"):
-        if before[name] != options[name]:
-            differences.append(f"{name} is {options[name]}, not {before[name]}")
+    before, differences = state["options"], DataState.from_json(state["data"]).find_differences(data)
+    if before["next_sentence"] != options["next_sentence"]:
+        differences.append(f"next_sentence is {options['next_sentence']}, not {before['next_sentence']}")
     for name, value in before["model"].items():
         if options["model"].get(name) != value and name != "hidden_dropout_prob":
             differences.append(f"the model's {name} is {options['model'].get(name)}, not {value}")
     if differences:
         raise TrainingError(
             f"{folder} holds a run that stopped at step {state['step']} and cannot be continued so: "
-            f"{'; '.join(differences)}. Give the options and the data set of that run, or another --out folder."
+            f"{'; '.join(differences)}. Give the options and the data of that run, or another --out folder; "
+            f"{MAY_DIFFER}."
         )
     if state["step"] > options["max_steps"]:
         raise TrainingError(
             f"{folder} holds a run at step {state['step']}, past the {options['max_steps']} steps asked for; give a "
             "larger --max-steps (or --epochs), or another --out folder"
         )
-    free = set(options) - {"seed", "batch_size", "next_sentence", "model", "out"}
+    free = set(options) - {"next_sentence", "model", "out"}  # what decides the order of samples is the same by now
     for name in sorted(name for name in free if before.get(name) != options[name]):
         _log.info("continuing with %s %s instead of %s", name, options[name], before.get(name))

@@ -6,13 +6,16 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bertdata.data_set import DataSet, open_data_set
 from bertdata.errors import BertDataError
+from bertdata.parameters import repeat_option
 from trainer.config import MODEL_SIZES
+
+if TYPE_CHECKING:
+    from trainer.data import TrainingData
 
 __all__ = ["main"]
 
@@ -21,8 +24,22 @@ _AT_LEAST_ONE = click.IntRange(min=1)
 _AT_LEAST_ZERO = click.IntRange(min=0)
 
 
-@click.command(context_settings={"show_default": True, "max_content_width": 100})
-@click.option("--shards", required=True, type=click.Path(path_type=Path), help="Folder that `bertdata build` wrote.")
+class _TrainCommand(click.Command):
+    """A command whose --shards takes any number of places."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, repeat_option(args, "--shards"))
+
+
+@click.command(cls=_TrainCommand, context_settings={"show_default": True, "max_content_width": 100})
+@click.option(
+    "--shards",
+    multiple=True,
+    required=True,
+    metavar="PLACE[:WEIGHT]",
+    help="Folder that `bertdata build` wrote, or its s3://, gs:// or https:// address; several with a space between. "
+    "Weights are their shares in the samples; without them, each counts by its size.",
+)
 @click.option(
     "--out", default="run", type=click.Path(), help="Folder of the run; an unfinished run there is continued."
 )
@@ -87,8 +104,31 @@ _AT_LEAST_ZERO = click.IntRange(min=0)
     type=_AT_LEAST_ZERO,
     help="Threads that prepare batches ahead. [default: 0 on a CPU, 1 on GPUs]",
 )
+@click.option(
+    "--window-blocks",
+    type=_AT_LEAST_ONE,
+    help="Blocks that each of up to 64 lanes mixes and keeps in memory, about 0.3 MB each for samples of 128 tokens. "
+    "[default: 8, or as many as make the lanes together mix all shards]",
+)
+@click.option(
+    "--shuffle-shards",
+    type=_AT_LEAST_ONE,
+    help="Shards that are shuffled together, for a cache that cannot hold all: an epoch then goes from group to "
+    "group, and samples of a document meet more often. [default: all]",
+)
+@click.option(
+    "--pad-to-multiple",
+    type=_AT_LEAST_ONE,
+    help="Pad each micro-batch to multiples of so many tokens and to a fixed number of predictions, for compiled "
+    "graphs. [default: no padding]",
+)
+@click.option(
+    "--skip-bad-blocks/--no-skip-bad-blocks",
+    default=None,
+    help="Go on without the samples of damaged blocks, and count them. [default: no-skip-bad-blocks]",
+)
 @click.option("--seed", type=_AT_LEAST_ZERO, help="Number that all draws of the run come from. [default: 0]")
-def main(*, shards: Path, out: str, eval_only: bool, compile_model: bool | None, **options: Any) -> None:
+def main(*, shards: tuple[str, ...], out: str, eval_only: bool, compile_model: bool | None, **options: Any) -> None:
     """Pre-train a BERT on shards, with masked words and next sentences.
 
     With no option but --shards, device, model, batch, rate and length are chosen and printed. The same command
@@ -106,14 +146,15 @@ def main(*, shards: Path, out: str, eval_only: bool, compile_model: bool | None,
         sys.exit(1)
 
 
-def _run(*, shards: Path, out: str, eval_only: bool, settings: dict[str, Any]) -> None:
+def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[str, Any]) -> None:
     from trainer.checkpoint import load_latest
+    from trainer.data import open_training_data
     from trainer.defaults import Request, choose_options
     from trainer.distributed import start_world
     from trainer.metrics import table
     from trainer.train import evaluate_checkpoint, train
 
-    data_set = open_data_set(shards)
+    data = open_training_data(shards)
     request = Request(
         out=out,
         size=settings.pop("size"),
@@ -127,30 +168,30 @@ def _run(*, shards: Path, out: str, eval_only: bool, settings: dict[str, Any]) -
         checkpoint = load_latest(Path(out) / "checkpoints")
         chosen = choose_options(
             request,
-            data_set=data_set,
+            data=data,
             device_type=world.device.type,
             world_size=world.size,
             before=checkpoint["options"] if checkpoint else None,
         )
         if eval_only:
-            result = evaluate_checkpoint(data_set, chosen, world=world, checkpoint=checkpoint)
+            result = evaluate_checkpoint(data, chosen, world=world, checkpoint=checkpoint)
             if world.is_main:
                 click.echo(json.dumps(result))
             return
-        _announce(data_set, chosen.to_json(), device=str(world.device), num_processes=world.size)
-        rows = train(data_set, chosen, world=world, checkpoint=checkpoint)
+        _announce(data, chosen.to_json(), device=str(world.device), num_processes=world.size)
+        rows = train(data, chosen, world=world, checkpoint=checkpoint)
         if world.is_main:
             click.echo(table(rows))
 
 
-def _announce(data_set: DataSet, options: dict[str, Any], *, device: str, num_processes: int) -> None:
+def _announce(data: TrainingData, options: dict[str, Any], *, device: str, num_processes: int) -> None:
     model = options["model"]
-    num_samples = data_set.manifest.num_samples("train")
+    num_samples = data.num_samples("train")
     _log.info(
         "%s samples of %s, %s held out; %d x %s",
         f"{num_samples:,}",
-        data_set.folder,
-        f"{data_set.manifest.num_samples('eval'):,}",
+        data,
+        f"{data.num_samples('eval'):,}",
         num_processes,
         device,
     )

@@ -158,6 +158,10 @@ class TrainOptions:
         keep: Newest checkpoints that are kept.
         log_every: Steps that a line of metrics sums up.
         num_loader_workers: Threads that prepare batches ahead; 0 for none.
+        window_blocks: Blocks whose samples are mixed in a lane, see `trainer.order.Order`; None to go by the shards.
+        shuffle_shards: Shards that are shuffled together, see `trainer.order.Order`; None for all.
+        pad_to_multiple: Multiple that batches are padded to, for compiled graphs; None for no padding.
+        skip_bad_blocks: Whether to go on without damaged blocks.
         seed: Number that all draws of the run are derived from.
     """
 
@@ -179,11 +183,16 @@ class TrainOptions:
     keep: int = 3
     log_every: int = 10
     num_loader_workers: int = 0
+    window_blocks: int | None = None
+    shuffle_shards: int | None = None
+    pad_to_multiple: int | None = None
+    skip_bad_blocks: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         at_least_one = ("batch_size", "micro_batch_size", "max_steps", "save_every", "keep", "log_every")
-        for name in (*at_least_one, "eval_every", "eval_samples"):
+        optional_ones = ("eval_every", "eval_samples", "window_blocks", "shuffle_shards", "pad_to_multiple")
+        for name in (*at_least_one, *optional_ones):
             value = getattr(self, name)
             optional = name not in at_least_one
             _check(

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from bertdata.data_set import DataSet
 from bertdata.errors import TrainingError
 from trainer.config import ModelOptions, Precision, TrainOptions, load_model_options
+from trainer.data import TrainingData
 
 __all__ = ["Request", "choose_options"]
 
@@ -27,6 +27,8 @@ _KEPT = (
     "save_every",
     "keep",
     "log_every",
+    "window_blocks",
+    "shuffle_shards",
     "seed",
 )
 """Settings that a continued run takes from its checkpoint; the others belong to the machine."""
@@ -57,13 +59,13 @@ class Request:
 
 
 def choose_options(
-    request: Request, *, data_set: DataSet, device_type: str, world_size: int, before: dict[str, Any] | None
+    request: Request, *, data: TrainingData, device_type: str, world_size: int, before: dict[str, Any] | None
 ) -> TrainOptions:
     """Returns complete options for a run.
 
     Args:
         request: What was asked for.
-        data_set: The data to train on.
+        data: The data to train on.
         device_type: "cpu" or "cuda".
         world_size: Number of processes.
         before: `TrainOptions.to_json()` in the run's checkpoint; None for a new run. What is not asked for is then as
@@ -72,16 +74,15 @@ def choose_options(
     Raises:
         TrainingError: When an option is not allowed, or the data set has no training samples or too long ones.
     """
-    train = data_set.blocks("train")
-    num_samples, num_tokens = int(train.num_samples.sum()), int(train.num_tokens.sum())
+    num_samples, num_tokens = data.num_samples("train"), data.num_tokens("train")
     if num_samples == 0:
-        raise TrainingError(f"{data_set.folder} has no training samples; build it from more text")
+        raise TrainingError(f"{data} has no training samples; build it from more text")
     old = before or {}
     given = {name: value for name, value in request.settings.items() if value is not None}
     on_gpu = device_type == "cuda"
 
-    model = _choose_model(request, data_set=data_set, num_tokens=num_tokens, on_gpu=on_gpu, before=old.get("model"))
-    longest = int(data_set.manifest.options["pairs"]["max_seq_length"])
+    model = _choose_model(request, data=data, num_tokens=num_tokens, on_gpu=on_gpu, before=old.get("model"))
+    longest = data.max_seq_length
     if longest > model.max_position_embeddings:
         raise TrainingError(
             f"the samples have up to {longest} tokens, the model {model.max_position_embeddings} positions; give a "
@@ -109,7 +110,7 @@ def choose_options(
         "precision": precision,
         "compile": False,
         "num_loader_workers": 1 if on_gpu else 0,
-        "next_sentence": data_set.manifest.options["pairs"]["next_sentence"] != "none",
+        "next_sentence": data.has_next_sentence,
         "save_every": min(1000, max(1, max_steps // 20)),
         "log_every": 50,
     }
@@ -120,9 +121,9 @@ def choose_options(
 
 
 def _choose_model(
-    request: Request, *, data_set: DataSet, num_tokens: int, on_gpu: bool, before: dict[str, Any] | None
+    request: Request, *, data: TrainingData, num_tokens: int, on_gpu: bool, before: dict[str, Any] | None
 ) -> ModelOptions:
-    vocab_size = data_set.manifest.tokenizer.vocab_size
+    vocab_size = data.tokenizer.vocab_size
     dropout = request.hidden_dropout
     if dropout is None:
         dropout = before["hidden_dropout_prob"] if before else 0.1

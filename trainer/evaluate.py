@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from trainer.batch import IGNORED, Cutting, cut_step
 from trainer.distributed import World
-from trainer.loader import BlockReader, cut_by_length
 from trainer.metrics import SUMS, means, pretraining_sums
-from trainer.plan import SampleRefs
+from trainer.reader import BlockReader
 
 __all__ = ["evaluate", "held_out_share"]
 
 _SAMPLES_AT_ONCE = 4096  # read together, so that sorting by length leaves little padding
 
 
-def held_out_share(block_sizes: np.ndarray, *, max_samples: int | None, rank: int, world_size: int) -> SampleRefs:
-    """Returns the held-out samples of one process: its part of the first `max_samples` in the order of the shards.
+def held_out_share(sizes: Sequence[int], *, max_samples: int | None, rank: int, world_size: int) -> NDArray[np.int64]:
+    """Returns the numbers of the held-out samples of one process: its part of the first ones of each data set.
 
     Samples lie in a shard in the order of a keyed hash, so the first ones are a fair choice.
+
+    Args:
+        sizes: Held-out samples of each data set.
+        max_samples: Samples of all processes together at most, in proportion to the sizes; None for all.
+        rank: Number of the process.
+        world_size: Number of processes.
+
+    Returns:
+        int64 [N], numbers counted through the data sets.
     """
-    sizes = np.asarray(block_sizes, dtype=np.int64)
-    num_samples = int(sizes.sum()) if max_samples is None else min(int(sizes.sum()), max_samples)
-    start, stop = rank * num_samples // world_size, (rank + 1) * num_samples // world_size
-    numbers = np.arange(start, stop)
     ends = np.cumsum(sizes)
-    block = np.searchsorted(ends, numbers, side="right")
-    return SampleRefs(block=block, sample=numbers - (ends - sizes)[block], mask_set=np.zeros_like(numbers))
+    wanted = int(ends[-1]) if max_samples is None else min(max_samples, int(ends[-1]))
+    cuts = [0, *(wanted * end // max(int(ends[-1]), 1) for end in ends.tolist())]
+    starts = ends - sizes
+    parts = [start + np.arange(cuts[number + 1] - cuts[number]) for number, start in enumerate(starts.tolist())]
+    return np.concatenate(parts)[rank * wanted // world_size : (rank + 1) * wanted // world_size]
 
 
 @torch.no_grad()
@@ -38,7 +48,7 @@ def evaluate(
     reader: BlockReader,
     *,
     world: World,
-    micro_batch_size: int,
+    cutting: Cutting,
     max_samples: int | None,
     next_sentence: bool,
     vocab_size: int,
@@ -50,7 +60,7 @@ def evaluate(
         model: The model; its training mode is restored afterwards.
         reader: Reads the held-out split.
         world: The processes that share the work.
-        micro_batch_size: Samples computed at a time.
+        cutting: How samples become micro-batches.
         max_samples: Samples to evaluate at most; None for all.
         next_sentence: Whether next sentences are predicted.
         vocab_size: Ids of the vocabulary.
@@ -60,19 +70,20 @@ def evaluate(
         The means of `trainer.metrics.means`, `num_samples`, `num_predictions`, and `mlm_baseline`: the accuracy of
         always predicting the most frequent label.
     """
-    refs = held_out_share(reader.block_sizes, max_samples=max_samples, rank=world.rank, world_size=world.size)
+    sizes = [table.num_samples for table in reader.tables]
+    numbers = held_out_share(sizes, max_samples=max_samples, rank=world.rank, world_size=world.size)
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=world.device)
     label_counts = torch.zeros(vocab_size, dtype=torch.int64, device=world.device)
     training = model.training
     model.eval()
-    for start in range(0, len(refs), _SAMPLES_AT_ONCE):
-        samples = reader.read(refs.take(slice(start, start + _SAMPLES_AT_ONCE)))
-        for batch in cut_by_length(samples, micro_batch_size=micro_batch_size).micro_batches:
+    for start in range(0, len(numbers), _SAMPLES_AT_ONCE):
+        shown, sample_ids = reader.show(numbers[start : start + _SAMPLES_AT_ONCE], mask_set=0)
+        for batch in cut_step(shown, sample_ids, 0, len(sample_ids), cutting=cutting).micro_batches:
             batch = batch.to(world.device)
             with autocast:
                 outputs = model(batch)
             sums += pretraining_sums(outputs, batch)[2]
-            label_counts += torch.bincount(batch.mask_labels, minlength=vocab_size)
+            label_counts += torch.bincount(batch.mask_labels[batch.mask_labels != IGNORED], minlength=vocab_size)
     model.train(training)
     sums, label_counts = world.sum(sums), world.sum(label_counts)
     num_predictions = int(label_counts.sum())

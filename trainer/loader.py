@@ -1,183 +1,39 @@
-"""From the plan to batches: blocks are read and checked, their samples picked, sorted by length and cut.
+"""From the plan to batches: blocks are read, checked and kept while their window lasts, samples gathered and cut.
 
-    plan.window -> BlockReader (one checked read per block) -> Samples of a lane's window -> this step's share
-                -> sorted by length -> micro-batches
+    plan.span, order.window  -> which samples of which blocks
+    BlockReader              -> a block, read when a batch first needs a sample of it
+    Arena                    -> the samples of some steps at once, sorted by step and length
+    cut_step                 -> micro-batches
 
-All order comes from the plan; threads only fetch ahead. B samples, T tokens, P predictions of a micro-batch.
+All order comes from the plan; threads only work ahead. What is kept are the windows that the lanes are in.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property, lru_cache
-from threading import Lock
-from typing import NamedTuple
+from contextlib import ExitStack
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from bertdata.config import BuildOptions
-from bertdata.data_set import DataSet
-from bertdata.masking import with_mask_sets
-from bertdata.shards import Block
-from bertdata.wordpiece import Vocabulary
-from trainer.plan import Plan, SampleRefs, Window
-from trainer.samples import Samples
+from trainer.arena import Arena
+from trainer.batch import Cutting, StepBatches, cut_step
+from trainer.order import Window
+from trainer.plan import Plan
+from trainer.reader import BlockReader
 
-__all__ = ["Batch", "BlockReader", "Loader", "StepBatches", "make_batch"]
+__all__ = ["Loader"]
 
+_SAMPLES_AT_ONCE = 4096
+"""Samples that are gathered together: fewer cost more calls of numpy, more do not fit the processor's caches."""
 
-class Batch(NamedTuple):
-    """A micro-batch without padding: everything the model sees, and the labels.
+_CHUNKS_AHEAD = 2
 
-    Attributes:
-        token_ids: int64 [T], the masked input of all samples, end to end.
-        position_ids: int64 [T], position of each token in its sample.
-        token_type_ids: int64 [T], 0 in segment A, 1 in segment B.
-        padded_rows: int64 [T], row of each token when the samples are padded to [B, max_seqlen].
-        cu_seqlens: int32 [B + 1], where each sample starts in the token arrays.
-        max_seqlen: Tokens of the longest sample.
-        mask_rows: int64 [P], index into the token arrays of each position to predict.
-        mask_labels: int64 [P], the original token there.
-        next_sentence_labels: int64 [B], 0 IsNext, 1 NotNext.
-    """
-
-    token_ids: Tensor
-    position_ids: Tensor
-    token_type_ids: Tensor
-    padded_rows: Tensor
-    cu_seqlens: Tensor
-    max_seqlen: int
-    mask_rows: Tensor
-    mask_labels: Tensor
-    next_sentence_labels: Tensor
-
-    @property
-    def num_samples(self) -> int:
-        """Number of samples B."""
-        return len(self.next_sentence_labels)
-
-    def to(self, device: torch.device) -> Batch:
-        """Returns the batch on another device; to a GPU the copy runs beside the computation."""
-        if device.type == "cpu":
-            return self
-        moved = [
-            value.pin_memory().to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in self
-        ]
-        return Batch(*moved)  # type: ignore[arg-type]
-
-
-class StepBatches(NamedTuple):
-    """One rank's share of a global batch.
-
-    Attributes:
-        micro_batches: Its micro-batches.
-        num_samples: Samples in all of them.
-        num_tokens: Tokens in all of them.
-        num_predictions: Masked positions in all of them.
-    """
-
-    micro_batches: list[Batch]
-    num_samples: int
-    num_tokens: int
-    num_predictions: int
-
-
-def make_batch(samples: Samples) -> Batch:
-    """Returns samples as the model's input: mask tokens put in, labels taken out."""
-    lengths = samples.lengths
-    starts = samples.token_offsets[:-1]
-    labels_of = np.diff(samples.mask_offsets)
-    max_seqlen = int(lengths.max())
-    position_ids = np.arange(len(samples.tokens)) - np.repeat(starts, lengths)
-    token_ids = samples.tokens.astype(np.int64)
-    mask_rows = np.repeat(starts, labels_of) + samples.mask_positions
-    mask_labels = token_ids[mask_rows]
-    token_ids[mask_rows] = samples.mask_tokens
-    return Batch(
-        token_ids=torch.from_numpy(token_ids),
-        position_ids=torch.from_numpy(position_ids),
-        token_type_ids=torch.from_numpy((position_ids >= np.repeat(samples.segment_b, lengths)).astype(np.int64)),
-        padded_rows=torch.from_numpy(np.repeat(np.arange(len(samples)) * max_seqlen, lengths) + position_ids),
-        cu_seqlens=torch.from_numpy(samples.token_offsets.astype(np.int32)),
-        max_seqlen=max_seqlen,
-        mask_rows=torch.from_numpy(mask_rows),
-        mask_labels=torch.from_numpy(mask_labels),
-        next_sentence_labels=torch.from_numpy(samples.next_sentence_label.astype(np.int64)),
-    )
-
-
-def cut_by_length(samples: Samples, *, micro_batch_size: int) -> StepBatches:
-    """Returns the samples as micro-batches of nearly equal lengths, the longest first so that memory peaks at once."""
-    order = np.argsort(-samples.lengths, kind="stable")
-    samples = samples.take(order)
-    cuts = range(0, len(samples), micro_batch_size)
-    batches = [make_batch(samples.slice(cut, min(cut + micro_batch_size, len(samples)))) for cut in cuts]
-    return StepBatches(batches, len(samples), len(samples.tokens), len(samples.mask_positions))
-
-
-class BlockReader:
-    """Reads samples of one split of a data set; keeps the last few blocks, because neighbouring windows share them.
-
-    Args:
-        data_set: The data set.
-        split: "train" or "eval".
-        num_cached_blocks: Decoded blocks kept in memory.
-    """
-
-    def __init__(self, data_set: DataSet, *, split: str, num_cached_blocks: int = 64) -> None:
-        self._data_set = data_set
-        self._blocks = data_set.blocks(split)
-        self.block_sizes = self._blocks.num_samples
-        self._build_options = BuildOptions.from_json(data_set.manifest.options)
-        self.num_mask_sets = self._build_options.masks.num_mask_sets
-        self._lock = Lock()
-        self._read = lru_cache(maxsize=num_cached_blocks)(self._read_block)
-
-    @cached_property
-    def _vocabulary(self) -> Vocabulary:
-        return self._data_set.load_vocabulary()
-
-    @property
-    def num_samples(self) -> int:
-        """Samples in the split."""
-        return int(self.block_sizes.sum())
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens in the split, specials included."""
-        return int(self._blocks.num_tokens.sum())
-
-    def read(self, refs: SampleRefs) -> Samples:
-        """Returns the samples that `refs` names, in its order; each block is read once, however its samples lie."""
-        drawn_set = np.zeros_like(refs.mask_set) if self.num_mask_sets else refs.mask_set
-        order = np.lexsort((drawn_set, refs.block))
-        block, drawn_set = refs.block[order], drawn_set[order]
-        changes = np.flatnonzero((np.diff(block) != 0) | (np.diff(drawn_set) != 0)) + 1
-        parts = []
-        for rows in np.split(order, changes):
-            number = int(refs.block[rows[0]])
-            if self.num_mask_sets:
-                stored, sets = self._read(number, None), refs.mask_set[rows]
-            else:
-                stored, sets = self._read(number, int(refs.mask_set[rows[0]])), np.zeros_like(rows)
-            parts.append(
-                Samples.from_block(
-                    stored, sample=refs.sample[rows], mask_set=sets, num_mask_sets=max(1, self.num_mask_sets)
-                )
-            )
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return Samples.concatenate(parts).take(back)
-
-    def _read_block(self, number: int, drawn_set: int | None) -> Block:
-        block = self._data_set.read(self._blocks, number)
-        if drawn_set is None:
-            return block
-        return with_mask_sets(block, options=self._build_options, vocabulary=self._vocabulary, sets=[drawn_set])
+_BAD, _NOT_READ = -1, -2
 
 
 class Loader:
@@ -188,11 +44,120 @@ class Loader:
         reader: Where they are read from.
         rank: Number of this process.
         world_size: Number of processes.
-        micro_batch_size: Samples of a micro-batch at most.
-        num_workers: Threads that prepare steps ahead; 0 prepares each step when it is asked for.
+        cutting: How a share becomes micro-batches.
+        num_workers: Threads that prepare steps ahead; all but the first of them read blocks. 0 prepares steps when they
+            are asked for.
 
     Raises:
         TrainingError: When the plan's lanes cannot be divided among the ranks.
+    """
+
+    def __init__(
+        self, plan: Plan, reader: BlockReader, *, rank: int, world_size: int, cutting: Cutting, num_workers: int = 0
+    ) -> None:
+        self._plan = plan
+        self._reader = reader
+        self._lanes = plan.lanes_of(rank, world_size=world_size)
+        self._cutting = cutting
+        self._num_workers = num_workers
+
+    def steps(self, start: int, stop: int | None = None, *, every: int = 1) -> Iterator[StepBatches]:
+        """Yields this rank's shares of global batches.
+
+        Args:
+            start: Number of the first one (from 0).
+            stop: Number after the last one; None for no end.
+            every: Distance between them.
+
+        Raises:
+            ShardError: A block is damaged; no sample of it was yielded.
+        """
+        with ExitStack() as stack:
+            run: Callable[..., Iterable[Any]] = map
+            if self._num_workers > 1:
+                run = stack.enter_context(_threads(self._num_workers - 1)).map
+            assembler = _Assembler(self._plan, self._reader, lanes=self._lanes, cutting=self._cutting, run=run)
+            chunks = self._iter_chunks(assembler, start, stop, every=every)
+            for chunk in _ahead(chunks, stack.enter_context(_threads(1))) if self._num_workers else chunks:
+                yield from chunk
+
+    def _iter_chunks(
+        self, assembler: _Assembler, start: int, stop: int | None, *, every: int
+    ) -> Iterator[list[StepBatches]]:
+        share = self._plan.samples_per_lane * len(self._lanes)
+        # A run begins with one step, so that it need not wait for blocks that only later steps need.
+        num_steps, most = 1, max(1, _SAMPLES_AT_ONCE // share)
+        while stop is None or start < stop:
+            end = start + num_steps * every
+            yield assembler.prepare(start, end if stop is None else min(end, stop), every=every)
+            start, num_steps = end, min(2 * num_steps, most)
+
+
+def _threads(number: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(number, thread_name_prefix="loader")
+
+
+def _ahead(chunks: Iterator[list[StepBatches]], thread: ThreadPoolExecutor) -> Iterator[list[StepBatches]]:
+    """Yields what `chunks` yields, which one thread prepares meanwhile."""
+    ahead: deque[Future[list[StepBatches] | None]] = deque()
+    try:
+        while True:
+            while len(ahead) <= _CHUNKS_AHEAD:
+                ahead.append(thread.submit(next, chunks, None))
+            chunk = ahead.popleft().result()
+            if chunk is None:
+                return
+            yield chunk
+    finally:
+        for future in ahead:
+            future.cancel()
+
+
+class _Held(NamedTuple):
+    """A window that a lane is passing through.
+
+    Attributes:
+        window: The window.
+        numbers: int64 [number of parts], numbers of its blocks.
+        slots: int64 [number of parts], where these are in the arena; `_BAD` or `_NOT_READ`.
+    """
+
+    window: Window
+    numbers: NDArray[np.int64]
+    slots: NDArray[np.int64]
+
+    @property
+    def keys(self) -> list[tuple[int, int]]:
+        return [(number, self.window.epoch) for number in self.numbers.tolist()]
+
+
+class _Piece(NamedTuple):
+    """Consecutive samples of a lane.
+
+    Attributes:
+        source: Number of the data set.
+        held: The window that they lie in.
+        part: int64 [N], part of the window that each comes from.
+        sample: int64 [N], its number within its block.
+        step: int64 [N], number of its global batch among those that are prepared.
+    """
+
+    source: int
+    held: _Held
+    part: NDArray[np.int64]
+    sample: NDArray[np.int64]
+    step: NDArray[np.int64]
+
+
+class _Assembler:
+    """Makes the batches of some steps at a time, and keeps the blocks of the windows that the lanes are in.
+
+    Args:
+        plan: The order of the samples.
+        reader: Where they are read from.
+        lanes: The lanes of this process.
+        cutting: How a share becomes micro-batches.
+        run: Applies a function to many blocks, in order, as `map` does.
     """
 
     def __init__(
@@ -200,62 +165,102 @@ class Loader:
         plan: Plan,
         reader: BlockReader,
         *,
-        rank: int,
-        world_size: int,
-        micro_batch_size: int,
-        num_workers: int = 0,
+        lanes: Sequence[int],
+        cutting: Cutting,
+        run: Callable[..., Iterable[Any]],
     ) -> None:
         self._plan = plan
         self._reader = reader
-        self._micro_batch_size = micro_batch_size
-        self._num_workers = num_workers
-        self._windows = {lane: _LaneWindow() for lane in plan.lanes_of(rank, world_size=world_size)}
+        self._lanes = lanes
+        self._cutting = cutting
+        self._run = run
+        self._arena = Arena(reader.limits)
+        self._held: dict[tuple[int, int], _Held] = {}  # by data set and lane
+        self._passed: list[_Held] = []  # windows that lanes have left since the last call
+        self._slots: dict[tuple[int, int], int] = {}  # of blocks, by number and epoch
+        self._users: Counter[tuple[int, int]] = Counter()  # windows that hold a block
 
-    def load(self, step: int) -> StepBatches:
-        """Returns this rank's share of global batch number `step` (from 0)."""
-        start, stop = step * self._plan.samples_per_lane, (step + 1) * self._plan.samples_per_lane
-        parts = [part for lane in self._windows for part in self._lane_samples(lane, start=start, stop=stop)]
-        return cut_by_length(Samples.concatenate(parts), micro_batch_size=self._micro_batch_size)
+    def prepare(self, start: int, stop: int, *, every: int) -> list[StepBatches]:
+        """Returns this process's shares of global batches `start`, `start + every`, ... before `stop`."""
+        pieces = [piece for lane in self._lanes for piece in self._iter_pieces(lane, start, stop, every=every)]
+        self._read_missing(pieces)
+        slot = np.concatenate([piece.held.slots[piece.part] for piece in pieces])
+        block = np.concatenate([piece.held.numbers[piece.part] for piece in pieces])
+        sample = np.concatenate([piece.sample for piece in pieces])
+        step = np.concatenate([piece.step for piece in pieces])
+        if (slot == _BAD).any():
+            slot, block, sample, step = (values[slot != _BAD] for values in (slot, block, sample, step))
+        # By step, then the longest first; samples of a length stay in the order of their lanes.
+        lengths = self._arena.lengths(slot, sample)
+        order = np.argsort(step * (self._reader.max_seq_length + 1) - lengths, kind="stable")
+        block, sample, step = block[order], sample[order], step[order]
+        shown = self._arena.show(slot[order], sample)
+        self._release_passed()
+        sample_ids = self._reader.first_samples[block] + sample
+        cuts = np.searchsorted(step, np.arange(-(-(stop - start) // every) + 1)).tolist()
+        return [cut_step(shown, sample_ids, first, last, cutting=self._cutting) for first, last in pairwise(cuts)]
 
-    def steps(self, start: int, stop: int) -> Iterator[StepBatches]:
-        """Yields this rank's shares of global batches `start` to before `stop`, in order."""
-        if self._num_workers == 0:
-            yield from map(self.load, range(start, stop))
+    def _iter_pieces(self, lane: int, start: int, stop: int, *, every: int) -> Iterator[_Piece]:
+        for source in range(len(self._plan.orders)):
+            position, end, steps = self._plan.span(source, lane, start=start, stop=stop)
+            while position < end:
+                held = self._hold(source, lane, position)
+                rows = slice(position - held.window.start, end - held.window.start)
+                part, sample = held.window.part[rows], held.window.sample[rows]
+                step, steps = steps[: len(part)], steps[len(part) :]
+                position += len(part)
+                if every > 1:
+                    chosen = step % every == 0
+                    part, sample, step = part[chosen], sample[chosen], step[chosen] // every
+                yield _Piece(source, held, part, sample, step)
+
+    def _hold(self, source: int, lane: int, position: int) -> _Held:
+        """Returns the window of a lane at a position, which is now the one that the lane is in."""
+        held = self._held.get((source, lane))
+        if held is not None and held.window.start <= position < held.window.stop:
+            return held
+        if held is not None:
+            self._passed.append(held)
+        window = self._plan.orders[source].window(lane, position)
+        numbers = self._plan.first_blocks[source] + window.blocks
+        held = _Held(window, numbers, np.full(len(numbers), _NOT_READ))
+        self._held[source, lane] = held
+        self._users.update(held.keys)
+        return held
+
+    def _read_missing(self, pieces: list[_Piece]) -> None:
+        """Reads those blocks of the pieces that are not there, and notes where all of them are."""
+        wanted: dict[tuple[int, int], int] = {}  # the data set of each, in the order of need
+        used = []
+        for piece in pieces:
+            parts = np.unique(piece.part)
+            parts = parts[piece.held.slots[parts] == _NOT_READ].tolist()
+            keys = piece.held.keys if parts else []
+            used += [(piece.held, part, keys[part]) for part in parts]
+            wanted |= {keys[part]: piece.source for part in parts if keys[part] not in self._slots}
+        if not used:
             return
-        # Each thread works on a step of its own; a lane's window is loaded once, by whoever gets there first.
-        pool = ThreadPoolExecutor(self._num_workers, thread_name_prefix="loader")
-        ahead: deque[Future[StepBatches]] = deque()
-        try:
-            for step in range(start, stop):
-                while len(ahead) <= 2 * self._num_workers and step + len(ahead) < stop:
-                    ahead.append(pool.submit(self.load, step + len(ahead)))
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        self._reader.prefetch([number for number, _ in wanted])
+        self._arena.reserve(len(self._users) - len(self._slots))  # for what later steps will need, too
+        for key, slot in zip(wanted, self._run(self._read, wanted.items()), strict=True):
+            self._slots[key] = slot if isinstance(slot, int) else self._arena.add(*slot)
+        for held, part, key in used:
+            held.slots[part] = self._slots[key]
 
-    def _lane_samples(self, lane: int, *, start: int, stop: int) -> list[Samples]:
-        parts = []
-        held = self._windows[lane]
-        with held.lock:
-            while start < stop:
-                # A step that was started earlier may need the window before the one just loaded: both are kept.
-                window, samples = held.find(start) or held.load(self._plan.window(lane, start), self._reader)
-                end = min(stop, window.stop)
-                parts.append(samples.slice(start - window.start, end - window.start))
-                start = end
-        return parts
+    def _read(self, wanted: tuple[tuple[int, int], int]) -> Any:
+        """Returns a block and its mask sets, as `Arena.add` takes them; `_BAD` where it is damaged."""
+        (number, epoch), source = wanted
+        order, row = self._plan.orders[source], number - self._plan.first_blocks[source]
+        found = self._reader.read(number, order.mask_sets(row, epoch=epoch))
+        return _BAD if found is None else found
 
-
-class _LaneWindow:
-    """The samples of the two windows of a lane that were read last."""
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self._held: deque[tuple[Window, Samples]] = deque(maxlen=2)
-
-    def find(self, position: int) -> tuple[Window, Samples] | None:
-        return next((held for held in self._held if held[0].start <= position < held[0].stop), None)
-
-    def load(self, window: Window, reader: BlockReader) -> tuple[Window, Samples]:
-        self._held.append((window, reader.read(window.refs)))
-        return self._held[-1]
+    def _release_passed(self) -> None:
+        for held in self._passed:
+            for key in held.keys:
+                self._users[key] -= 1
+                if not self._users[key]:
+                    del self._users[key]
+                    slot = self._slots.pop(key, _BAD)
+                    if slot != _BAD:
+                        self._arena.release(slot)
+        self._passed.clear()

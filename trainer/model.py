@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.attention import attend, take_rows
+from trainer.attention import Layout, attend, layout_of, take_rows
+from trainer.batch import Batch
 from trainer.config import ModelOptions
-from trainer.loader import Batch
 
 __all__ = ["BertForPreTraining", "Outputs", "build_model"]
 
@@ -45,9 +45,9 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
         self.dropout = nn.Dropout(options.hidden_dropout_prob)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch, layout: Layout) -> Tensor:
         words_TH = self.word_embeddings(batch.token_ids)
-        positions_TH = self.position_embeddings(batch.position_ids)
+        positions_TH = self.position_embeddings(layout.position_ids)
         types_TH = self.token_type_embeddings(batch.token_type_ids)
         hidden_TH: Tensor = self.dropout(self.LayerNorm(words_TH + types_TH + positions_TH))
         return hidden_TH
@@ -63,12 +63,12 @@ class Projections(nn.Module):
         self.value = nn.Linear(options.hidden_size, options.hidden_size)
         self.num_heads = options.num_attention_heads
 
-    def forward(self, hidden_TH: Tensor, batch: Batch) -> Tensor:
+    def forward(self, hidden_TH: Tensor, layout: Layout) -> Tensor:
         # One product instead of three; joining the weights costs less than two more passes over the hidden states.
         weight = torch.cat([self.query.weight, self.key.weight, self.value.weight])  # [3 * H, H]
         bias = torch.cat([self.query.bias, self.key.bias, self.value.bias])
         qkv_T3ND = F.linear(hidden_TH, weight, bias).view(len(hidden_TH), 3, self.num_heads, -1)
-        return attend(qkv_T3ND, batch).flatten(-2)
+        return attend(qkv_T3ND, layout).flatten(-2)
 
 
 class ResidualOutput(nn.Module):
@@ -93,8 +93,8 @@ class Attention(nn.Module):
         self.self = Projections(options)
         self.output = ResidualOutput(options, input_size=options.hidden_size)
 
-    def forward(self, hidden_TH: Tensor, batch: Batch) -> Tensor:
-        attended_TH: Tensor = self.output(self.self(hidden_TH, batch), hidden_TH)
+    def forward(self, hidden_TH: Tensor, layout: Layout) -> Tensor:
+        attended_TH: Tensor = self.output(self.self(hidden_TH, layout), hidden_TH)
         return attended_TH
 
 
@@ -118,8 +118,8 @@ class Layer(nn.Module):
         self.intermediate = Intermediate(options)
         self.output = ResidualOutput(options, input_size=options.intermediate_size)
 
-    def forward(self, hidden_TH: Tensor, batch: Batch) -> Tensor:
-        attended_TH = self.attention(hidden_TH, batch)
+    def forward(self, hidden_TH: Tensor, layout: Layout) -> Tensor:
+        attended_TH = self.attention(hidden_TH, layout)
         return self.output(self.intermediate(attended_TH), attended_TH)  # type: ignore[no-any-return]
 
 
@@ -130,9 +130,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(Layer(options) for _ in range(options.num_hidden_layers))
 
-    def forward(self, hidden_TH: Tensor, batch: Batch) -> Tensor:
+    def forward(self, hidden_TH: Tensor, layout: Layout) -> Tensor:
         for layer in self.layer:
-            hidden_TH = layer(hidden_TH, batch)
+            hidden_TH = layer(hidden_TH, layout)
         return hidden_TH
 
 
@@ -214,12 +214,13 @@ class BertForPreTraining(nn.Module):
 
     def forward(self, batch: Batch) -> Outputs:
         """Returns the logits of a batch, see `Outputs`."""
-        hidden_TH = self.bert.encoder(self.bert.embeddings(batch), batch)
+        layout = layout_of(batch)
+        hidden_TH = self.bert.encoder(self.bert.embeddings(batch, layout), layout)
         masked_PH = take_rows(hidden_TH, batch.mask_rows)
         mlm_logits_PV = self.cls.predictions(masked_PH, self.bert.embeddings.word_embeddings.weight)
         if not self.next_sentence:
             return Outputs(mlm_logits_PV, None)
-        cls_BH = take_rows(hidden_TH, batch.cu_seqlens[:-1].long())
+        cls_BH = take_rows(hidden_TH, batch.cu_seqlens[: batch.num_samples].long())
         return Outputs(mlm_logits_PV, self.cls.seq_relationship(self.bert.pooler(cls_BH)))
 
 

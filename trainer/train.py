@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,26 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from bertdata.data_set import DataSet
 from bertdata.errors import OutputError, TrainingError
 from bertdata.seeds import hash64_int, stage_key
+from trainer.attention import needs_padding
+from trainer.batch import Batch, Cutting, StepBatches
 from trainer.checkpoint import check_continues, save_checkpoint
 from trainer.config import TrainOptions
+from trainer.data import TrainingData
 from trainer.distributed import World
 from trainer.evaluate import evaluate
 from trainer.export import export_model
-from trainer.loader import Batch, BlockReader, Loader
+from trainer.loader import Loader
 from trainer.metrics import SUMS, MetricsFile, describe, load_metrics, means, pretraining_sums
 from trainer.model import build_model
 from trainer.optimizer import learning_rate_at, make_optimizer
-from trainer.plan import Plan
 from trainer.signals import StopSignals
 
 __all__ = ["backward", "train"]
+
+MAX_PADDING = 0.03
+"""Padding per token where attention needs it."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,10 +84,20 @@ def backward(
             with autocast:
                 outputs = model(batch)
             mlm_loss, nsp_loss, measured = pretraining_sums(outputs, batch)
-            loss = mlm_loss * (world.size / max(num_predictions, 1)) + nsp_loss * (world.size / num_samples)
+            loss = mlm_loss * (world.size / max(num_predictions, 1)) + nsp_loss * (world.size / max(num_samples, 1))
             loss.backward()  # type: ignore[no-untyped-call]
         sums += measured
     return sums
+
+
+def waits(batches: Iterator[StepBatches]) -> Iterator[tuple[StepBatches, float]]:
+    """Yields each of the batches and the seconds that it took to come."""
+    while True:
+        asked = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - asked
 
 
 def check_finite(value: Tensor, *, step: int, options: TrainOptions) -> None:
@@ -99,13 +113,24 @@ def check_finite(value: Tensor, *, step: int, options: TrainOptions) -> None:
         )
 
 
+def cutting_for(data: TrainingData, options: TrainOptions, *, device: torch.device) -> Cutting:
+    """Returns how a process cuts its samples into micro-batches."""
+    heads = options.model.hidden_size // options.model.num_attention_heads
+    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+    return data.make_cutting(
+        micro_batch_size=options.micro_batch_size,
+        max_padding=MAX_PADDING if needs_padding(device, dtype=dtype, head_size=heads) else None,
+        pad_to_multiple=options.pad_to_multiple,
+    )
+
+
 def train(
-    data_set: DataSet, options: TrainOptions, *, world: World, checkpoint: dict[str, Any] | None = None
+    data: TrainingData, options: TrainOptions, *, world: World, checkpoint: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
     """Trains a model, or continues a run, to its last step or until a signal asks to stop.
 
     Args:
-        data_set: The shards.
+        data: The data sets.
         options: What to do.
         world: The processes.
         checkpoint: Where to continue, from `trainer.checkpoint.load_latest`; None to begin.
@@ -119,20 +144,24 @@ def train(
         ShardError: A block of the data set is damaged.
     """
     out = Path(options.out)
-    fingerprint = data_set.manifest.fingerprint
-    reader = BlockReader(data_set, split="train")
-    plan = Plan(
-        reader.block_sizes, num_mask_sets=reader.num_mask_sets, seed=options.seed, batch_size=options.batch_size
+    data_state = data.initial_state(
+        seed=options.seed,
+        batch_size=options.batch_size,
+        window_blocks=options.window_blocks,
+        shuffle_shards=options.shuffle_shards,
     )
+    plan = data.make_plan(data_state)
+    reader = data.open_split("train", skip_bad_blocks=options.skip_bad_blocks)
+    cutting = cutting_for(data, options, device=world.device)
     loader = Loader(
         plan,
         reader,
         rank=world.rank,
         world_size=world.size,
-        micro_batch_size=options.micro_batch_size,
+        cutting=cutting,
         num_workers=options.num_loader_workers,
     )
-    held_out = BlockReader(data_set, split="eval")
+    held_out = data.open_split("eval", skip_bad_blocks=options.skip_bad_blocks)
 
     bare_model = build_model(
         options.model, next_sentence=options.next_sentence, seed=stage_key(options.seed, "initial-weights")
@@ -142,7 +171,7 @@ def train(
     interval_sums = torch.zeros(len(SUMS), dtype=torch.float64, device=world.device)
     epoch_sums = torch.zeros_like(interval_sums)
     if checkpoint is not None:
-        check_continues(checkpoint, options=options.to_json(), data_fingerprint=fingerprint, folder=out)
+        check_continues(checkpoint, options=options.to_json(), data=data_state, folder=out)
         bare_model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         first_step = int(checkpoint["step"])
@@ -183,20 +212,20 @@ def train(
             metrics.sync()  # first, so that no power loss leaves a checkpoint whose rows are gone
             state = {
                 "step": step,
-                "samples_seen": step * options.batch_size,
                 "model": bare_model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "options": options.to_json(),
-                "data_fingerprint": fingerprint,
+                "data": data_state.at_step(step).to_json(),
             }
             save_checkpoint(out / "checkpoints", state | sums, keep=options.keep)
         world.barrier()
 
     step, saved_step = first_step, first_step
     grad_norm = torch.zeros((), device=world.device)
-    timed_from, timed_step = time.perf_counter(), first_step
+    timed_from, timed_step, waited = time.perf_counter(), first_step, 0.0
     with StopSignals() as stop, logging_redirect_tqdm(), progress:
-        for batches in loader.steps(first_step, options.max_steps):
+        for batches, seconds_waited in waits(loader.steps(first_step, options.max_steps)):
+            waited += seconds_waited
             num_predictions, num_samples, num_stops = world.sum_numbers(
                 batches.num_predictions, batches.num_samples, int(stop.received)
             )
@@ -235,14 +264,18 @@ def train(
                 check_finite(totals.sum() + grad_norm, step=step, options=options)
                 seconds = time.perf_counter() - timed_from
                 speed = {
+                    "data_wait": waited / seconds,
                     "sequences_per_second": (step - timed_step) * options.batch_size / seconds,
                     "tokens_per_second": float(totals[SUMS.index("num_tokens")]) / seconds,
                 }
                 row = {"kind": "train", "step": step, "epoch": samples_seen / plan.num_samples}
+                if options.skip_bad_blocks:
+                    bad = world.sum_numbers(reader.num_bad_blocks, reader.num_bad_samples)
+                    row |= dict(zip(("bad_blocks", "bad_samples"), bad, strict=True))
                 rates = {"learning_rate": learning_rate, "grad_norm": float(grad_norm)}
                 write(row | result | rates | speed)
                 interval_sums.zero_()
-                timed_from, timed_step = time.perf_counter(), step
+                timed_from, timed_step, waited = time.perf_counter(), step, 0.0
             paused = time.perf_counter()
             if ends_epoch or is_last:
                 epoch = epochs_done if ends_epoch else samples_seen / plan.num_samples
@@ -255,7 +288,7 @@ def train(
                     bare_model,
                     held_out,
                     world=world,
-                    micro_batch_size=options.micro_batch_size,
+                    cutting=cutting,
                     max_samples=options.eval_samples,
                     next_sentence=options.next_sentence,
                     vocab_size=options.model.vocab_size,
@@ -271,20 +304,20 @@ def train(
     if metrics is not None:
         metrics.close()
     if step == options.max_steps and world.is_main:
-        roles = data_set.manifest.tokenizer.roles
-        export_model(bare_model, out / "hf", tokenizer_folder=data_set.folder, pad_token_id=roles["pad"])
+        roles, folder = data.tokenizer.roles, data.data_sets[0].folder
+        export_model(bare_model, out / "hf", tokenizer_folder=folder, pad_token_id=roles["pad"])
     elif world.is_main:
         _log.info("stopped at step %d of %d; the same command continues", step, options.max_steps)
     return load_metrics(out / "metrics.jsonl") if world.is_main else []
 
 
 def evaluate_checkpoint(
-    data_set: DataSet, options: TrainOptions, *, world: World, checkpoint: dict[str, Any] | None
+    data: TrainingData, options: TrainOptions, *, world: World, checkpoint: dict[str, Any] | None
 ) -> dict[str, float]:
     """Returns losses and accuracies of a checkpoint on the held-out samples.
 
     Args:
-        data_set: The shards; they need not be those that the run was trained on.
+        data: The data sets; they need not be those that the run was trained on.
         options: Options of the run.
         world: The processes.
         checkpoint: From `trainer.checkpoint.load_latest`.
@@ -292,26 +325,24 @@ def evaluate_checkpoint(
     Raises:
         TrainingError: There is no checkpoint, its vocabulary is another one, or nothing is held out.
     """
-    held_out = BlockReader(data_set, split="eval")
+    held_out = data.open_split("eval", skip_bad_blocks=options.skip_bad_blocks)
     if checkpoint is None:
         raise TrainingError(f"{options.out} holds no checkpoint to evaluate; train first, without --eval-only")
     if held_out.num_samples == 0:
-        raise TrainingError(
-            f"{data_set.folder} holds no samples for evaluation; build it with a larger --eval-fraction"
-        )
+        raise TrainingError(f"{data} holds no samples for evaluation; build with a larger --eval-fraction")
     model = build_model(options.model, next_sentence=options.next_sentence)
     try:
         model.load_state_dict(checkpoint["model"])
     except RuntimeError as error:
         raise TrainingError(
-            f"the checkpoint in {options.out} does not fit the model asked for or the vocabulary of {data_set.folder} "
+            f"the checkpoint in {options.out} does not fit the model asked for or the vocabulary of {data} "
             f"({str(error).splitlines()[-1].strip()}); give the data set and the options of that run"
         ) from error
     result = evaluate(
         model.to(world.device),
         held_out,
         world=world,
-        micro_batch_size=options.micro_batch_size,
+        cutting=cutting_for(data, options, device=world.device),
         max_samples=options.eval_samples,
         next_sentence=options.next_sentence,
         vocab_size=options.model.vocab_size,

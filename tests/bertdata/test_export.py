@@ -22,12 +22,12 @@ from bertdata.export import export_data_set
 from bertdata.wordpiece import load_tokenizer, new_bert_tokenizer
 from tests.bertdata.small_builds import build, write_jsonl
 from tests.corpus import iter_texts
+from tests.trainer.oracle import masks_of, one_batch
 from trainer.config import ModelOptions
 from trainer.export import export_model
-from trainer.loader import BlockReader, make_batch
 from trainer.metrics import pretraining_sums
 from trainer.model import build_model
-from trainer.plan import Plan
+from trainer.reader import BlockReader
 
 KINDS = {
     "balanced": {},
@@ -93,15 +93,8 @@ def model_row(sample, mask_set):
 
 def drawn_set(data_set, number):
     """What the trainer's loader shows of every training sample, in their order."""
-    reader = BlockReader(data_set, split="train")
-    plan = Plan(reader.block_sizes, num_mask_sets=reader.num_mask_sets, seed=0, batch_size=1)
-    refs = plan.lane_samples(0, start=0, stop=reader.num_samples)
-    order = np.lexsort((refs.sample, refs.block))
-    samples = reader.read(dataclasses.replace(refs, mask_set=np.full_like(refs.mask_set, number))).take(order)
-    return [
-        (samples.mask_positions[start:stop].tolist(), samples.mask_tokens[start:stop].tolist())
-        for start, stop in zip(samples.mask_offsets[:-1], samples.mask_offsets[1:], strict=True)
-    ]
+    reader = BlockReader([data_set], split="train")
+    return masks_of(reader, range(reader.num_samples), mask_set=number)
 
 
 def read_rows(folder, split):
@@ -179,17 +172,13 @@ def test_padded_rows_give_transformers_the_loss_of_the_trainer(small_data_set, e
     model = build_model(ModelOptions(vocab_size=vocab_size, initializer_range=0.3, **shape), seed=3).eval()
     export_model(model, tmp_path / "hf", tokenizer_folder=exported / "1", pad_token_id=0)
 
-    reader = BlockReader(data_set, split="train")
-    plan = Plan(reader.block_sizes, num_mask_sets=reader.num_mask_sets, seed=0, batch_size=9)
-    refs = plan.step_samples(0)
-    batch = make_batch(reader.read(dataclasses.replace(refs, mask_set=np.ones_like(refs.mask_set))))
+    batch = one_batch(data_set, batch_size=9, mask_set=1)
     with torch.no_grad():
         mlm_loss, nsp_loss, _ = pretraining_sums(model(batch), batch)
     wanted = mlm_loss / len(batch.mask_rows) + nsp_loss / batch.num_samples
 
     rows = read_rows(exported / "1", "train")
-    first_row = np.cumsum(reader.block_sizes) - reader.block_sizes
-    chosen = [rows[number] for number in (first_row[refs.block] + refs.sample).tolist()]
+    chosen = [rows[number] for number in batch.sample_ids.tolist()]
     padding = {"input_ids": 0, "token_type_ids": 0, "labels": -100}
     inputs = {
         name: torch.nn.utils.rnn.pad_sequence(

@@ -9,8 +9,10 @@ import bertdata
 from bertdata.config import PairOptions, ShardOptions
 from tests.bertdata.small_builds import build, write_jsonl
 from tests.corpus import iter_texts
-from trainer.loader import BlockReader
-from trainer.plan import Plan, SampleRefs
+from tests.trainer.oracle import masks_of, unpack_step
+from trainer.data import TrainingData
+from trainer.loader import Loader
+from trainer.reader import BlockReader
 
 NUM_SETS = 4
 
@@ -36,15 +38,6 @@ def folders(request, tmp_path_factory, small_options):
     return found
 
 
-def masks_of(samples) -> list[tuple[list[int], list[int]]]:
-    """Positions and shown tokens of each of the trainer's samples."""
-    offsets = samples.mask_offsets
-    return [
-        (samples.mask_positions[start:stop].tolist(), samples.mask_tokens[start:stop].tolist())
-        for start, stop in zip(offsets[:-1], offsets[1:], strict=True)
-    ]
-
-
 def test_mask_sets_do_not_depend_on_their_number_or_on_block_size(folders):
     four, two, none = (list(bertdata.read_samples(folders[number])) for number in (NUM_SETS, 2, 0))
     assert len(four) > 100
@@ -55,28 +48,31 @@ def test_mask_sets_do_not_depend_on_their_number_or_on_block_size(folders):
 
 def test_loader_draws_the_mask_set_that_a_build_would_have_stored(folders):
     stored = list(bertdata.read_samples(folders[NUM_SETS]))
-    reader = BlockReader(bertdata.open_data_set(folders[0]), split="train")
-    block = np.repeat(np.arange(len(reader.block_sizes)), reader.block_sizes)
-    sample = np.concatenate([np.arange(size) for size in reader.block_sizes])
-    shuffled = np.random.default_rng(0).permutation(len(block))
+    reader = BlockReader([bertdata.open_data_set(folders[0])], split="train")
+    numbers = np.random.default_rng(0).permutation(len(stored)).tolist()
     for mask_set in range(NUM_SETS):
-        refs = SampleRefs(block=block, sample=sample, mask_set=np.full(len(block), mask_set))
-        assert masks_of(reader.read(refs)) == [one.mask_sets[mask_set] for one in stored]
-    mixed = SampleRefs(block=block[shuffled], sample=sample[shuffled], mask_set=shuffled % NUM_SETS)
-    assert masks_of(reader.read(mixed)) == [stored[row].mask_sets[row % NUM_SETS] for row in shuffled.tolist()]
+        drawn = masks_of(reader, numbers, mask_set=mask_set)
+        assert drawn == [stored[number].mask_sets[mask_set] for number in numbers]
 
 
 def test_loader_draws_another_set_in_each_epoch(folders):
-    reader = BlockReader(bertdata.open_data_set(folders[0]), split="train")
-    stored = {tuple(sample.tokens): sample.mask_sets for sample in bertdata.read_samples(folders[NUM_SETS])}
-    plan = Plan(reader.block_sizes, num_mask_sets=0, seed=0, batch_size=8)
-    steps_per_epoch = reader.num_samples // 8
+    stored = list(bertdata.read_samples(folders[NUM_SETS]))
+    data = TrainingData(data_sets=(bertdata.open_data_set(folders[0]),))
+    plan = data.make_plan(data.initial_state(seed=0, batch_size=8))
+    loader = Loader(plan, data.open_split("train"), rank=0, world_size=1, cutting=data.make_cutting())
+    steps_per_epoch = plan.num_samples // 8
     seen = set()
-    for step in range(0, NUM_SETS * steps_per_epoch - 1, max(steps_per_epoch // 3, 1)):
+    for step, batches in enumerate(loader.steps(0, NUM_SETS * steps_per_epoch - 8)):
         refs = plan.step_samples(step)
-        samples = reader.read(refs)
-        for row, masks in enumerate(masks_of(samples)):
-            tokens = tuple(samples.tokens[samples.token_offsets[row] : samples.token_offsets[row + 1]].tolist())
-            assert masks == stored[tokens][refs.mask_set[row]]
-            seen.add(int(refs.mask_set[row]))
+        epochs = {
+            int(number): epoch for number, epoch in zip(numbers_of(data, refs), refs.mask_set.tolist(), strict=True)
+        }
+        for number, sample in unpack_step(batches):
+            shown = [sample["input"][position] for position in sample["positions"]]
+            assert (sample["positions"], shown) == stored[number].mask_sets[epochs[number]]
+            seen.add(epochs[number])
     assert seen == set(range(NUM_SETS))
+
+
+def numbers_of(data, refs):
+    return data.open_split("train").first_samples[refs.block] + refs.sample

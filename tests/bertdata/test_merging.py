@@ -20,8 +20,8 @@ from bertdata.overlap import find_overlap, overlap_rows
 from tests.bertdata.small_builds import build, samples_of, write_jsonl
 from tests.corpus import iter_texts
 from trainer.cli import main as train_main
-from trainer.loader import BlockReader
-from trainer.plan import Plan
+from trainer.data import TrainingData
+from trainer.loader import Loader
 
 TEXTS = list(iter_texts(300))
 SOURCES = ("a", "b", "c")
@@ -310,13 +310,15 @@ def test_output_must_be_a_folder_of_its_own(folder):
 
 
 def test_plan_shows_every_sample_of_every_source_once_an_epoch(folder):
-    reader = BlockReader(merge(folder / "a", folder / "b", out=folder / "merged"), split="train")
-    plan = Plan(reader.block_sizes, num_mask_sets=reader.num_mask_sets, seed=0, batch_size=1)
-    samples = reader.read(plan.lane_samples(0, start=0, stop=plan.lane_length(0)))
-    found = Counter(
-        tuple(samples.tokens[start:stop].tolist())
-        for start, stop in zip(samples.token_offsets[:-1], samples.token_offsets[1:], strict=True)
-    )
+    data = TrainingData(data_sets=(merge(folder / "a", folder / "b", out=folder / "merged"),))
+    reader, plan = data.open_split("train"), data.make_plan(data.initial_state(seed=0, batch_size=1))
+    loader = Loader(plan, reader, rank=0, world_size=1, cutting=data.make_cutting())
+    found = Counter()
+    for batches in loader.steps(0, plan.num_samples):
+        (batch,) = batches.micro_batches
+        tokens = batch.token_ids.clone()
+        tokens[batch.mask_rows] = batch.mask_labels.int()
+        found[tuple(tokens.tolist())] += 1
     assert found == Counter(tuple(sample.tokens) for name in "ab" for sample in bertdata.read_samples(folder / name))
 
 

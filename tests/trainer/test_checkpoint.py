@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from bertdata.errors import OutputError, TrainingError
 from trainer.checkpoint import check_continues, load_latest, save_checkpoint
 from trainer.config import ModelOptions, TrainOptions
+from trainer.state import DataState
 
 OPTIONS = TrainOptions(
     out="run",
@@ -19,9 +21,11 @@ OPTIONS = TrainOptions(
     warmup_steps=1,
 ).to_json()
 
+DATA = DataState(data_sets=("aa",), seed=0, batch_size=8)
+
 
 def state(step: int, **changes: Any) -> dict[str, Any]:
-    values = {"step": step, "model": {"weight": torch.full((2,), step)}, "options": OPTIONS, "data_fingerprint": "aa"}
+    values = {"step": step, "model": {"weight": torch.full((2,), step)}, "options": OPTIONS, "data": DATA.to_json()}
     return values | changes
 
 
@@ -88,29 +92,32 @@ def test_disk_error_names_the_checkpoint_and_leaves_nothing(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 1}, "seed is 1, not 0"),
-        ({"batch_size": 16}, "batch_size is 16, not 8"),
+        ({"next_sentence": False}, "next_sentence is False, not True"),
         ({"model": OPTIONS["model"] | {"hidden_size": 8}}, "the model's hidden_size is 8, not 4"),
     ],
 )
 def test_continuing_names_what_differs(change: dict[str, Any], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
-        check_continues(state(3), options=OPTIONS | change, data_fingerprint="aa", folder=Path("run"))
+        check_continues(state(3), options=OPTIONS | change, data=DATA, folder=Path("run"))
 
 
-def test_continuing_refuses_other_data() -> None:
-    with pytest.raises(TrainingError, match=r"fingerprint is bb, not aa.*or another --out folder"):
-        check_continues(state(3), options=OPTIONS, data_fingerprint="bb", folder=Path("run"))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"seed": 1}, "seed is 1, not 0"), ({"data_sets": ("bb",)}, "data_sets is bb, not aa")],
+)
+def test_continuing_refuses_another_order_of_data(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainingError, match=rf"{message}.*another --out folder; processes, .* may differ"):
+        check_continues(state(3), options=OPTIONS, data=dataclasses.replace(DATA, **change), folder=Path("run"))
 
 
 def test_continuing_refuses_a_last_step_that_has_passed() -> None:
     with pytest.raises(TrainingError, match=r"step 11, past the 10 steps .* larger --max-steps .* another --out"):
-        check_continues(state(11), options=OPTIONS, data_fingerprint="aa", folder=Path("run"))
-    check_continues(state(10), options=OPTIONS, data_fingerprint="aa", folder=Path("run"))  # finished, to be exported
+        check_continues(state(11), options=OPTIONS, data=DATA, folder=Path("run"))
+    check_continues(state(10), options=OPTIONS, data=DATA, folder=Path("run"))  # finished, to be exported
 
 
 def test_continuing_allows_what_changes_no_order(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         change = {"micro_batch_size": 2, "max_steps": 20, "learning_rate": 0.5, "out": "moved"}
-        check_continues(state(3), options=OPTIONS | change, data_fingerprint="aa", folder=Path("run"))
+        check_continues(state(3), options=OPTIONS | change, data=DATA, folder=Path("run"))
     assert "max_steps 20 instead of 10" in caplog.text

@@ -8,6 +8,7 @@ import pytest
 from bertdata.data_set import DataSet
 from bertdata.errors import TrainingError
 from trainer.config import MODEL_SIZES, ModelOptions, TrainOptions, load_model_options
+from trainer.data import TrainingData
 from trainer.defaults import Request, choose_options
 
 
@@ -16,7 +17,9 @@ def choose(
 ) -> TrainOptions:
     request_fields = {name: given.pop(name, None) for name in ("size", "config", "epochs", "hidden_dropout")}
     request = Request(out="run", settings=given, **request_fields)
-    return choose_options(request, data_set=data_set, device_type=device_type, world_size=1, before=before)
+    return choose_options(
+        request, data=TrainingData(data_sets=(data_set,)), device_type=device_type, world_size=1, before=before
+    )
 
 
 def test_defaults_follow_the_data_set(data_set: DataSet) -> None:

@@ -2,16 +2,15 @@ import math
 from collections import Counter
 from contextlib import nullcontext
 
-import numpy as np
 import pytest
 import torch
 
 from bertdata.data_set import DataSet
 from bertdata.shard_reading import iter_blocks
 from trainer.config import ModelOptions
+from trainer.data import TrainingData
 from trainer.distributed import World
 from trainer.evaluate import evaluate, held_out_share
-from trainer.loader import BlockReader
 from trainer.model import BertForPreTraining, build_model
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
@@ -19,24 +18,30 @@ MODEL = ModelOptions(vocab_size=120, num_hidden_layers=1, hidden_size=16, num_at
 
 
 def run(model: BertForPreTraining, data_set: DataSet, **changes: int) -> dict[str, float]:
-    values = {"micro_batch_size": 8, "max_samples": None, "next_sentence": True, "vocab_size": 120} | changes
-    return evaluate(model, BlockReader(data_set, split="eval"), world=ALONE, autocast=nullcontext(), **values)
+    data = TrainingData(data_sets=(data_set,))
+    cutting = data.make_cutting(micro_batch_size=changes.pop("micro_batch_size", 8))
+    values = {"max_samples": None, "next_sentence": True, "vocab_size": 120} | changes
+    reader = data.open_split("eval")
+    return evaluate(model, reader, world=ALONE, cutting=cutting, autocast=nullcontext(), **values)
 
 
 @pytest.mark.parametrize("max_samples", [None, 35, 7, 1000])
-def test_shares_of_all_processes_are_the_first_samples(max_samples: int | None) -> None:
-    sizes = np.array([30, 1, 11])
-    whole = held_out_share(sizes, max_samples=max_samples, rank=0, world_size=1)
-    wanted = [(block, sample) for block, size in enumerate(sizes) for sample in range(size)][:max_samples]
-    assert list(zip(whole.block.tolist(), whole.sample.tolist(), strict=True)) == wanted
-    assert not whole.mask_set.any()
+def test_shares_of_all_processes_are_the_first_samples_of_each_data_set(max_samples: int | None) -> None:
+    sizes = [30, 1, 11]
+    whole = held_out_share(sizes, max_samples=max_samples, rank=0, world_size=1).tolist()
+    assert len(whole) == min(max_samples or 42, 42)
+    ranges = [range(0, 30), range(30, 31), range(31, 42)]
+    chosen = [[number for number in whole if number in numbers] for numbers in ranges]
+    assert [number for part in chosen for number in part] == whole
+    for numbers, found in zip(ranges, chosen, strict=True):
+        assert found == list(numbers)[: len(found)]
+        assert abs(len(found) - len(whole) * len(numbers) / 42) <= 1
     for world_size in (2, 3, 8):
         shares = [
-            held_out_share(sizes, max_samples=max_samples, rank=rank, world_size=world_size)
+            held_out_share(sizes, max_samples=max_samples, rank=rank, world_size=world_size).tolist()
             for rank in range(world_size)
         ]
-        assert np.concatenate([share.block for share in shares]).tolist() == whole.block.tolist()
-        assert np.concatenate([share.sample for share in shares]).tolist() == whole.sample.tolist()
+        assert [number for share in shares for number in share] == whole
 
 
 def test_evaluate_does_not_depend_on_micro_batches_or_training_mode(data_set: DataSet) -> None:

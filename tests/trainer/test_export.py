@@ -7,11 +7,11 @@ from transformers import AutoTokenizer
 from transformers import BertForPreTraining as HfBertForPreTraining
 
 from bertdata.data_set import DataSet
+from tests.trainer.oracle import one_batch
+from trainer.attention import layout_of
 from trainer.config import ModelOptions
 from trainer.export import export_model, load_export, load_hf_weights
-from trainer.loader import BlockReader, make_batch
 from trainer.model import BertForPreTraining, build_model
-from trainer.plan import Plan
 
 OPTIONS = ModelOptions(
     vocab_size=120,
@@ -37,16 +37,11 @@ def test_export_loads_in_transformers_with_equal_logits(
     assert not loading["unexpected_keys"]
     assert not loading["mismatched_keys"]
 
-    reader = BlockReader(data_set, split="train")
-    plan = Plan(reader.block_sizes, num_mask_sets=reader.num_mask_sets, seed=0, batch_size=8)
-    batch = make_batch(reader.read(plan.step_samples(0)))
-    rows = torch.zeros((3, 8 * batch.max_seqlen), dtype=torch.int64)  # ids, types, attention mask
-    rows[:, batch.padded_rows] = torch.stack([batch.token_ids, batch.token_type_ids, torch.ones_like(batch.token_ids)])
-    ids, types, attention_mask = rows.view(3, 8, -1)
+    batch = one_batch(data_set, batch_size=8)
     with torch.no_grad():
-        expected = other(ids, token_type_ids=types, attention_mask=attention_mask)
+        expected = other(**batch.padded(pad_token_id=0))
         found = model(batch)
-    masked = expected.prediction_logits.flatten(0, 1)[batch.padded_rows[batch.mask_rows]]
+    masked = expected.prediction_logits.flatten(0, 1)[layout_of(batch).padded_rows[batch.mask_rows]]
     torch.testing.assert_close(found.mlm_logits[:, :120], masked, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.nsp_logits, expected.seq_relationship_logits, rtol=1e-5, atol=1e-5)
 

@@ -5,13 +5,13 @@ from transformers import BertConfig
 from transformers import BertForPreTraining as HfBertForPreTraining
 
 from bertdata.data_set import DataSet
-from trainer.attention import put_rows, take_rows
+from tests.trainer.oracle import one_batch
+from trainer.attention import layout_of, put_rows, take_rows
+from trainer.batch import Batch
 from trainer.config import ModelOptions
 from trainer.export import hf_config, hf_weights, load_hf_weights
-from trainer.loader import Batch, BlockReader, make_batch
 from trainer.metrics import pretraining_sums
 from trainer.model import BertForPreTraining, build_model
-from trainer.plan import Plan
 
 OPTIONS = ModelOptions(
     vocab_size=120,
@@ -26,9 +26,7 @@ OPTIONS = ModelOptions(
 
 @pytest.fixture
 def batch(data_set: DataSet) -> Batch:
-    reader = BlockReader(data_set, split="train")
-    plan = Plan(reader.block_sizes, num_mask_sets=reader.num_mask_sets, seed=0, batch_size=12)
-    return make_batch(reader.read(plan.step_samples(0)))
+    return one_batch(data_set, batch_size=12)
 
 
 def hf_model(weights: dict[str, torch.Tensor]) -> HfBertForPreTraining:
@@ -42,26 +40,6 @@ def hf_model(weights: dict[str, torch.Tensor]) -> HfBertForPreTraining:
     return model
 
 
-def padded(batch: Batch) -> dict[str, torch.Tensor]:
-    """Returns a batch as transformers takes it: padded with 0, labels -100 where nothing is predicted."""
-    num_samples, num_rows = batch.num_samples, batch.num_samples * batch.max_seqlen
-
-    def place(values: torch.Tensor, filling: int) -> torch.Tensor:
-        rows = torch.full((num_rows,), filling)
-        rows[batch.padded_rows] = values
-        return rows.view(num_samples, -1)
-
-    labels = torch.full_like(batch.token_ids, -100)
-    labels[batch.mask_rows] = batch.mask_labels
-    return {
-        "input_ids": place(batch.token_ids, 0),
-        "token_type_ids": place(batch.token_type_ids, 0),
-        "attention_mask": place(torch.ones_like(batch.token_ids), 0),
-        "labels": place(labels, -100),
-        "next_sentence_label": batch.next_sentence_labels,
-    }
-
-
 def mean_loss(model: BertForPreTraining, batch: Batch) -> torch.Tensor:
     mlm_loss, nsp_loss, _ = pretraining_sums(model(batch), batch)
     return mlm_loss / len(batch.mask_labels) + nsp_loss / batch.num_samples
@@ -72,9 +50,9 @@ def test_model_equals_transformers(batch: Batch) -> None:
     other = hf_model(hf_weights(model))
     assert batch.max_seqlen > int(batch.cu_seqlens.diff().min())  # there is padding
 
-    expected = other(**padded(batch))
+    expected = other(**batch.padded(pad_token_id=0))
     outputs = model(batch)
-    masked = expected.prediction_logits.flatten(0, 1)[batch.padded_rows[batch.mask_rows]]
+    masked = expected.prediction_logits.flatten(0, 1)[layout_of(batch).padded_rows[batch.mask_rows]]
     torch.testing.assert_close(outputs.mlm_logits[:, :120], masked, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(outputs.nsp_logits, expected.seq_relationship_logits, rtol=1e-5, atol=1e-5)
 
@@ -82,7 +60,7 @@ def test_model_equals_transformers(batch: Batch) -> None:
 
     # In float64, because some gradients are 0 but for rounding: attention does not change with the bias of its keys.
     model, other = model.double(), other.double()
-    expected = other(**padded(batch))
+    expected = other(**batch.padded(pad_token_id=0))
     mean_loss(model, batch).backward()
     expected.loss.backward()
     gradients = dict(other.named_parameters())
@@ -98,7 +76,9 @@ def test_model_takes_the_weights_of_transformers(batch: Batch) -> None:
     model = build_model(OPTIONS, seed=2)
     load_hf_weights(model, other.state_dict())
     with torch.no_grad():
-        expected = other(**padded(batch)).prediction_logits.flatten(0, 1)[batch.padded_rows[batch.mask_rows]]
+        expected = other(**batch.padded(pad_token_id=0)).prediction_logits.flatten(0, 1)[
+            layout_of(batch).padded_rows[batch.mask_rows]
+        ]
         torch.testing.assert_close(model(batch).mlm_logits[:, :120], expected, rtol=1e-5, atol=1e-5)
 
 

@@ -17,16 +17,16 @@ from bertdata.data_set import DataSet
 from bertdata.errors import TrainingError
 from trainer.checkpoint import load_latest, save_checkpoint
 from trainer.config import ModelOptions, TrainOptions
+from trainer.data import TrainingData
 from trainer.distributed import World
-from trainer.loader import BlockReader, Loader
+from trainer.loader import Loader
 from trainer.metrics import load_metrics
 from trainer.model import build_model
-from trainer.plan import Plan
 from trainer.train import backward, train
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 MODEL = ModelOptions(vocab_size=120, num_hidden_layers=2, hidden_size=16, num_attention_heads=2, intermediate_size=32)
-TIMES = ("sequences_per_second", "tokens_per_second")
+TIMES = ("data_wait", "sequences_per_second", "tokens_per_second")
 
 
 def options_for(out: Path, **changes: Any) -> TrainOptions:
@@ -44,6 +44,10 @@ def options_for(out: Path, **changes: Any) -> TrainOptions:
     return TrainOptions(**(values | changes))
 
 
+def train_on(data_set: DataSet, options: TrainOptions, **more: Any) -> list[dict[str, Any]]:
+    return train(TrainingData(data_sets=(data_set,)), options, world=ALONE, **more)
+
+
 def comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
@@ -59,8 +63,8 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 @pytest.mark.parametrize("micro_batch_size", [1, 5, 8])
 def test_gradient_is_the_same_for_every_micro_batch_size(data_set: DataSet, micro_batch_size: int) -> None:
-    reader = BlockReader(data_set, split="train")
-    plan = Plan(reader.block_sizes, num_mask_sets=reader.num_mask_sets, seed=0, batch_size=16)
+    data = TrainingData(data_sets=(data_set,))
+    plan, reader = data.make_plan(data.initial_state(seed=0, batch_size=16)), data.open_split("train")
     model = build_model(
         ModelOptions(
             vocab_size=120,
@@ -73,7 +77,8 @@ def test_gradient_is_the_same_for_every_micro_batch_size(data_set: DataSet, micr
     ).double()
     gradients = []
     for size in (16, micro_batch_size):
-        step = Loader(plan, reader, rank=0, world_size=1, micro_batch_size=size).load(0)
+        cutting = data.make_cutting(micro_batch_size=size)
+        (step,) = Loader(plan, reader, rank=0, world_size=1, cutting=cutting).steps(0, 1)
         assert len(step.micro_batches) == -(-16 // size)
         model.zero_grad()
         backward(
@@ -91,7 +96,7 @@ def test_gradient_is_the_same_for_every_micro_batch_size(data_set: DataSet, micr
 
 
 def test_train_learns_and_writes_its_files(data_set: DataSet, tmp_path: Path) -> None:
-    rows = train(data_set, options_for(tmp_path, max_steps=150, log_every=50, save_every=50, keep=2), world=ALONE)
+    rows = train_on(data_set, options_for(tmp_path, max_steps=150, log_every=50, save_every=50, keep=2))
     losses = [row["loss"] for row in rows if row["kind"] == "train"]
     assert losses[-1] < losses[0] - 0.2
     held_out = [row for row in rows if row["kind"] == "eval"][-1]
@@ -111,7 +116,7 @@ def test_train_learns_and_writes_its_files(data_set: DataSet, tmp_path: Path) ->
 
 
 def test_epoch_rows_are_means_of_all_samples_of_the_epoch(data_set: DataSet, tmp_path: Path) -> None:
-    rows = train(data_set, options_for(tmp_path, log_every=1, max_steps=25), world=ALONE)
+    rows = train_on(data_set, options_for(tmp_path, log_every=1, max_steps=25))
     trained = [row for row in rows if row["kind"] == "train"]
     epochs = [row for row in rows if row["kind"] == "epoch"]
     assert [(row["epoch"], row["step"]) for row in epochs] == [(1, 10), (2, 20), (2.5, 25)]
@@ -121,37 +126,35 @@ def test_epoch_rows_are_means_of_all_samples_of_the_epoch(data_set: DataSet, tmp
 
 
 def test_train_without_next_sentence_reports_none(new_data_set: Callable[..., DataSet], tmp_path: Path) -> None:
-    rows = train(
-        new_data_set(next_sentence="none"), options_for(tmp_path, next_sentence=False, max_steps=4), world=ALONE
-    )
+    rows = train_on(new_data_set(next_sentence="none"), options_for(tmp_path, next_sentence=False, max_steps=4))
     assert all("nsp_loss" not in row and row["loss"] == row["mlm_loss"] for row in rows)
 
 
 def test_train_without_held_out_samples_skips_evaluation(new_data_set: Callable[..., DataSet], tmp_path: Path) -> None:
-    rows = train(new_data_set(eval_blocks=()), options_for(tmp_path, max_steps=4), world=ALONE)
+    rows = train_on(new_data_set(eval_blocks=()), options_for(tmp_path, max_steps=4))
     assert {row["kind"] for row in rows} == {"train", "epoch"}
 
 
 def test_train_evaluates_when_told(data_set: DataSet, tmp_path: Path) -> None:
-    rows = train(data_set, options_for(tmp_path, eval_every=7, eval_samples=12), world=ALONE)
+    rows = train_on(data_set, options_for(tmp_path, eval_every=7, eval_samples=12))
     evaluated = [row for row in rows if row["kind"] == "eval"]
     assert [row["step"] for row in evaluated] == [7, 14, 21, 24]
     assert {row["num_samples"] for row in evaluated} == {12}
 
 
 def test_train_with_workers_equals_train_without(data_set: DataSet, tmp_path: Path) -> None:
-    alone = train(data_set, options_for(tmp_path / "0", max_steps=12), world=ALONE)
-    ahead = train(data_set, options_for(tmp_path / "2", max_steps=12, num_loader_workers=2), world=ALONE)
+    alone = train_on(data_set, options_for(tmp_path / "0", max_steps=12))
+    ahead = train_on(data_set, options_for(tmp_path / "2", max_steps=12, num_loader_workers=2))
     assert comparable(alone) == comparable(ahead)
 
 
 def test_train_stops_where_the_loss_is_not_finite(data_set: DataSet, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no longer finite.*lower"):
-        train(data_set, options_for(tmp_path, learning_rate=1e30, warmup_steps=0), world=ALONE)
+        train_on(data_set, options_for(tmp_path, learning_rate=1e30, warmup_steps=0))
 
 
 def test_stopped_run_continues_bit_for_bit(data_set: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(data_set, options_for(tmp_path / "whole"), world=ALONE)
+    whole = train_on(data_set, options_for(tmp_path / "whole"))
 
     class Lost(Exception):
         pass
@@ -167,18 +170,18 @@ def test_stopped_run_continues_bit_for_bit(data_set: DataSet, tmp_path: Path, mo
         with monkeypatch.context() as patch:
             patch.setattr("trainer.train.tqdm.update", crash)
             with pytest.raises(Lost):
-                train(data_set, options, world=ALONE)
+                train_on(data_set, options)
         checkpoint = load_latest(Path(options.out) / "checkpoints")
         assert checkpoint is not None
-        assert checkpoint["samples_seen"] == checkpoint["step"] * 16
-        continued = train(data_set, options, world=ALONE, checkpoint=checkpoint)
+        assert checkpoint["data"]["samples_seen"] == checkpoint["step"] * 16
+        continued = train_on(data_set, options, checkpoint=checkpoint)
         assert comparable(continued) == comparable(whole)
 
 
 def test_finished_run_is_left_as_it_is(data_set: DataSet, tmp_path: Path) -> None:
-    rows = train(data_set, options_for(tmp_path, max_steps=6), world=ALONE)
+    rows = train_on(data_set, options_for(tmp_path, max_steps=6))
     checkpoint = load_latest(tmp_path / "checkpoints")
-    assert train(data_set, options_for(tmp_path, max_steps=6), world=ALONE, checkpoint=checkpoint) == rows
+    assert train_on(data_set, options_for(tmp_path, max_steps=6), checkpoint=checkpoint) == rows
 
 
 def test_metrics_are_on_disk_before_a_checkpoint(
@@ -198,7 +201,7 @@ def test_metrics_are_on_disk_before_a_checkpoint(
 
     monkeypatch.setattr("os.fsync", fsync)
     monkeypatch.setattr("trainer.train.save_checkpoint", save)
-    train(data_set, options_for(tmp_path, max_steps=9, log_every=1, save_every=3), world=ALONE)
+    train_on(data_set, options_for(tmp_path, max_steps=9, log_every=1, save_every=3))
     assert len(sizes) == 3
     assert all(on_disk == written > 0 for on_disk, written in sizes)
 
@@ -255,7 +258,7 @@ def test_two_processes_equal_one(data_set: DataSet, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     two = load_metrics(tmp_path / "2" / "metrics.jsonl")
     model = ModelOptions.of_size("tiny", vocab_size=120, hidden_dropout_prob=0.0)
-    one = train(data_set, options_for(tmp_path / "1", model=model, max_steps=12, log_every=1), world=ALONE)
+    one = train_on(data_set, options_for(tmp_path / "1", model=model, max_steps=12, log_every=1))
     assert [(row["kind"], row["step"]) for row in one] == [(row["kind"], row["step"]) for row in two]
     for row, other in zip(comparable(one), comparable(two), strict=True):
         assert row.pop("kind") == other.pop("kind")

@@ -1,0 +1,181 @@
+"""Decoded blocks side by side in a few large arrays, so that samples of many blocks are gathered by one indexing.
+
+Every block has a slot, a row in each array that is as wide as the largest block needs:
+
+    slot            0                        1                        2
+    tokens          c c c c c c c c . . .    a a a a a a a a a a a    free
+    token offsets   0 3 8                    0 4 7 11                      where its samples begin in the row
+
+Of the K mask sets of a sample only the one that it shows is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertdata.errors import ShardError
+from bertdata.shards import Block
+from bertdata.spill import gather_spans, offsets_of
+
+__all__ = ["Arena", "BlockLimits", "Shown"]
+
+_GROWTH = 1.25
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockLimits:
+    """What the largest blocks of a data set need.
+
+    Attributes:
+        num_samples: Samples of a block at most.
+        num_tokens: Tokens of a block at most.
+        num_predictions: Predictions that one mask set of a block has at most.
+        token_dtype: Of tokens.
+        position_dtype: Of positions in a sample.
+    """
+
+    num_samples: int
+    num_tokens: int
+    num_predictions: int
+    token_dtype: np.dtype[Any]
+    position_dtype: np.dtype[Any]
+
+
+class Shown(NamedTuple):
+    """N samples as the model is shown them, each with one mask set, end to end: T tokens, P predictions.
+
+    Attributes:
+        token_ids: int32 [T], with the mask set put in.
+        token_type_ids: int32 [T], 0 in segment A, 1 in segment B.
+        token_offsets: int64 [N + 1], where each sample starts in the two.
+        mask_rows: int64 [P], index into the token arrays of each position to predict.
+        mask_labels: int64 [P], the original token there.
+        mask_offsets: int64 [N + 1], where each sample's predictions start in the two.
+        next_sentence_labels: int64 [N], 0 IsNext, 1 NotNext.
+    """
+
+    token_ids: NDArray[np.int32]
+    token_type_ids: NDArray[np.int32]
+    token_offsets: NDArray[np.int64]
+    mask_rows: NDArray[np.int64]
+    mask_labels: NDArray[np.int64]
+    mask_offsets: NDArray[np.int64]
+    next_sentence_labels: NDArray[np.int64]
+
+
+class Arena:
+    """Holds blocks until they are released.
+
+    Args:
+        limits: What the largest block needs.
+    """
+
+    def __init__(self, limits: BlockLimits) -> None:
+        def rows(width: int, dtype: Any) -> NDArray[Any]:
+            return np.empty((0, width), dtype=dtype)
+
+        self._num_offsets = limits.num_samples + 1
+        self._tokens = rows(limits.num_tokens, limits.token_dtype)
+        self._token_offsets = rows(self._num_offsets, np.int64)
+        self._segment_b = rows(self._num_offsets, limits.position_dtype)
+        self._next_sentence_label = rows(self._num_offsets, np.uint8)
+        self._mask_positions = rows(limits.num_predictions, limits.position_dtype)
+        self._mask_tokens = rows(limits.num_predictions, limits.token_dtype)
+        self._mask_offsets = rows(self._num_offsets, np.int64)
+        self._free: list[int] = []
+
+    def reserve(self, num_blocks: int) -> None:
+        """Makes room for so many more blocks. Room that is not filled takes no memory."""
+        missing = num_blocks - len(self._free)
+        if missing <= 0:
+            return
+        before = len(self._tokens)
+        after = max(before + missing, int(before * _GROWTH))
+        for name, rows in vars(self).items():
+            if isinstance(rows, np.ndarray):
+                grown = np.empty((after, rows.shape[1]), dtype=rows.dtype)
+                grown[:before] = rows
+                setattr(self, name, grown)
+        self._free.extend(reversed(range(before, after)))  # the lowest is taken first
+
+    def add(self, block: Block, mask_sets: NDArray[np.int64]) -> int:
+        """Copies a block.
+
+        Args:
+            block: A checked block of N samples.
+            mask_sets: int64 [N], the mask set that each sample shows, among those that the block holds.
+
+        Returns:
+            Its slot.
+
+        Raises:
+            ShardError: The block is larger than the limits.
+        """
+        num_samples, num_sets = block.num_predictions.shape
+        chosen = np.arange(num_samples) * num_sets + mask_sets
+        starts = offsets_of(block.num_predictions.ravel())
+        masks, mask_offsets = gather_spans(starts[chosen], starts[chosen + 1])
+        if len(masks) > self._mask_tokens.shape[1]:
+            raise ShardError(
+                f"a mask set of the block predicts {len(masks)} positions, more than the options of its data set "
+                "allow; build the data set again"
+            )
+        self.reserve(1)
+        slot = self._free.pop()
+        self._tokens[slot, : len(block.tokens)] = block.tokens
+        self._token_offsets[slot, : num_samples + 1] = block.token_offsets
+        self._segment_b[slot, :num_samples] = block.segment_b
+        self._next_sentence_label[slot, :num_samples] = block.next_sentence_label
+        self._mask_positions[slot, : len(masks)] = block.mask_positions[masks]
+        self._mask_tokens[slot, : len(masks)] = block.mask_tokens[masks]
+        self._mask_offsets[slot, : num_samples + 1] = mask_offsets
+        return slot
+
+    def release(self, slot: int) -> None:
+        """Gives the room of a block to others."""
+        self._free.append(slot)
+
+    def lengths(self, slots: NDArray[np.int64], samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns the tokens of samples [N], given by slot [N] and number within the block [N]."""
+        offsets, cells = self._token_offsets.reshape(-1), slots * self._num_offsets + samples
+        lengths: NDArray[np.int64] = offsets[cells + 1] - offsets[cells]
+        return lengths
+
+    def show(self, slots: NDArray[np.int64], samples: NDArray[np.int64]) -> Shown:
+        """Returns samples in the given order, masked.
+
+        Args:
+            slots: int64 [N], slot of each sample's block.
+            samples: int64 [N], number of each sample within its block.
+        """
+        cells = slots * self._num_offsets + samples
+
+        def spans(offsets: NDArray[Any], row_width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+            offsets, before = offsets.reshape(-1), slots * row_width
+            return gather_spans(before + offsets[cells], before + offsets[cells + 1])
+
+        # take() is half as fast again as indexing by brackets.
+        tokens, token_offsets = spans(self._token_offsets, self._tokens.shape[1])
+        token_ids = self._tokens.reshape(-1).take(tokens).astype(np.int32)
+        masks, mask_offsets = spans(self._mask_offsets, self._mask_tokens.shape[1])
+        mask_rows = np.repeat(token_offsets[:-1], np.diff(mask_offsets))
+        mask_rows += self._mask_positions.reshape(-1).take(masks)
+        mask_labels = token_ids[mask_rows].astype(np.int64)
+        token_ids[mask_rows] = self._mask_tokens.reshape(-1).take(masks)
+
+        runs = np.empty((len(cells), 2), dtype=np.int64)  # tokens of segment A, and of segment B
+        runs[:, 0] = self._segment_b.reshape(-1)[cells]
+        runs[:, 1] = np.diff(token_offsets) - runs[:, 0]
+        return Shown(
+            token_ids=token_ids,
+            token_type_ids=np.repeat(np.tile(np.array([0, 1], dtype=np.int32), len(cells)), runs.reshape(-1)),
+            token_offsets=token_offsets,
+            mask_rows=mask_rows,
+            mask_labels=mask_labels,
+            mask_offsets=mask_offsets,
+            next_sentence_labels=self._next_sentence_label.reshape(-1)[cells].astype(np.int64),
+        )

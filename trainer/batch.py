@@ -1,0 +1,248 @@
+"""Batches: samples end to end without padding, sorted by length and cut into micro-batches.
+
+    share of a rank, by length     9 9 8 8 | 7 5 4 2       cut into micro-batches of 4
+    token_ids of the first         a a a a a a a a a b b b b b b b b b c c c c c c c c d d d d d d d d
+    cu_seqlens                     0                 9                 18              26              34
+    mask_rows                          2     5           11                22
+
+B samples, S tokens of the longest one, T tokens, P predictions of a micro-batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bertdata.errors import TrainingError
+from trainer.arena import Shown
+
+__all__ = ["IGNORED", "Batch", "Cutting", "StepBatches", "cut_step"]
+
+IGNORED = -100
+"""Label of what is not predicted, as in torch and transformers."""
+
+
+class Batch(NamedTuple):
+    """A micro-batch: everything the model sees, and the labels. Padding comes only with fixed shapes, at the end.
+
+    Attributes:
+        token_ids: int32 [T], the masked input of all samples, end to end.
+        token_type_ids: int32 [T], 0 in segment A, 1 in segment B.
+        cu_seqlens: int32 [B + 1], where each sample starts in the two, and the end of the last. With fixed shapes, some
+            more for the padding, which is made up of further samples that have no label.
+        max_seqlen: S, tokens of the longest sample.
+        mask_rows: int64 [P], index into the token arrays of each position to predict; each comes once.
+        mask_labels: int64 [P], the original token there; `IGNORED` in padding.
+        next_sentence_labels: int64 [B], 0 IsNext, 1 NotNext.
+        sample_ids: int64 [B], number of each sample in its split, counted through blocks, shards and data sets.
+    """
+
+    token_ids: Tensor
+    token_type_ids: Tensor
+    cu_seqlens: Tensor
+    max_seqlen: int
+    mask_rows: Tensor
+    mask_labels: Tensor
+    next_sentence_labels: Tensor
+    sample_ids: Tensor
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples B, without padding."""
+        return len(self.next_sentence_labels)
+
+    def to(self, device: torch.device) -> Batch:
+        """Returns the batch on another device; to a GPU the copy runs beside the computation."""
+        if device.type == "cpu":
+            return self
+        moved = [
+            value.pin_memory().to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in self
+        ]
+        return Batch(*moved)  # type: ignore[arg-type]
+
+    def padded(self, *, pad_token_id: int, pad_to_multiple: int = 1) -> dict[str, Tensor]:
+        """Returns the batch as `transformers.BertForPreTraining` takes it.
+
+        Args:
+            pad_token_id: What stands behind the end of a sample.
+            pad_to_multiple: The width S of the result is rounded up to a multiple of this.
+
+        Returns:
+            `input_ids`, `token_type_ids`, `attention_mask` and `labels` (`IGNORED` where nothing is predicted), int64
+            [B, S], and `next_sentence_label`, int64 [B].
+        """
+        ends = self.cu_seqlens[: self.num_samples + 1].long()
+        num_tokens, width = int(ends[-1]), -(-self.max_seqlen // pad_to_multiple) * pad_to_multiple
+        is_token = torch.arange(width) < ends.diff()[:, None]  # [B, S]; its true cells are the tokens in order
+
+        def place(values: Tensor, filling: int) -> Tensor:
+            return torch.full(is_token.shape, filling).masked_scatter_(is_token, values[:num_tokens].long())
+
+        labels = torch.full((len(self.token_ids),), IGNORED)
+        labels[self.mask_rows] = self.mask_labels
+        return {
+            "input_ids": place(self.token_ids, pad_token_id),
+            "token_type_ids": place(self.token_type_ids, 0),
+            "attention_mask": is_token.long(),
+            "labels": place(labels, IGNORED),
+            "next_sentence_label": self.next_sentence_labels,
+        }
+
+
+class StepBatches(NamedTuple):
+    """One rank's share of a global batch.
+
+    Attributes:
+        micro_batches: Its micro-batches; at least one, which may be without samples where damaged blocks are left out.
+        num_samples: Samples in all of them.
+        num_tokens: Tokens in all of them, without padding.
+        num_predictions: Masked positions in all of them.
+    """
+
+    micro_batches: list[Batch]
+    num_samples: int
+    num_tokens: int
+    num_predictions: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cutting:
+    """How a share becomes micro-batches.
+
+    Attributes:
+        micro_batch_size: Samples of a micro-batch at most; None for one micro-batch.
+        max_padding: Where the model pads to the longest sample of a micro-batch: tokens of padding per token at most;
+            more micro-batches are made where it would be more. None where it does not pad.
+        pad_to_multiple: For compiled graphs: T and S are rounded up to multiples of this (S at most to
+            `max_seq_length`), and P is as large as it can be for B and T. None for no padding.
+        max_seq_length: Tokens of a sample at most.
+        max_predictions: Predictions of a sample at most.
+        pad_token_id: What padding is made of.
+    """
+
+    micro_batch_size: int | None = None
+    max_padding: float | None = None
+    pad_to_multiple: int | None = None
+    max_seq_length: int
+    max_predictions: int
+    pad_token_id: int
+
+    def __post_init__(self) -> None:
+        for name in ("micro_batch_size", "pad_to_multiple"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise TrainingError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+        if self.max_padding is not None and not self.max_padding > 0:
+            raise TrainingError(f"max_padding is {self.max_padding}; it must be above 0")
+
+
+def cut_step(shown: Shown, sample_ids: NDArray[np.int64], start: int, stop: int, *, cutting: Cutting) -> StepBatches:
+    """Returns samples `start` to before `stop` as micro-batches.
+
+    Args:
+        shown: Samples of which these are sorted by length, the longest first.
+        sample_ids: int64 [N], see `Batch`.
+        start: First sample.
+        stop: Sample after the last one.
+        cutting: How to cut.
+    """
+    lengths = np.diff(shown.token_offsets[start : stop + 1])
+    cuts = [start + cut for cut in _find_cuts(lengths, cutting=cutting)]
+    batches = [_make_batch(shown, sample_ids, *pair) for pair in pairwise(cuts)]
+    if not batches:
+        batches = [_empty_batch(pad_token_id=cutting.pad_token_id)]
+    if cutting.pad_to_multiple is not None:
+        batches = [_fix_shapes(batch, cutting=cutting) for batch in batches]
+    return StepBatches(
+        batches,
+        num_samples=stop - start,
+        num_tokens=int(shown.token_offsets[stop] - shown.token_offsets[start]),
+        num_predictions=int(shown.mask_offsets[stop] - shown.mask_offsets[start]),
+    )
+
+
+def _find_cuts(lengths: NDArray[np.int64], *, cutting: Cutting) -> list[int]:
+    """Returns where micro-batches begin in samples of descending lengths, and the end."""
+    size = cutting.micro_batch_size or max(len(lengths), 1)
+    cuts = [*range(0, len(lengths), size), len(lengths)]
+    if cutting.max_padding is None:
+        return cuts
+    allowed = cutting.max_padding * int(lengths.sum())
+    padding = [_padding(lengths[start:stop]) for start, stop in pairwise(cuts)]
+    while sum(padding) > allowed:
+        worst = int(np.argmax(padding))
+        start, stop = cuts[worst], cuts[worst + 1]
+        group = lengths[start:stop]
+        # A cut at i pads the samples from i on to the length of sample i and no more.
+        cut = int(np.argmax((group[0] - group) * np.arange(len(group), 0, -1)))
+        cuts.insert(worst + 1, start + cut)
+        padding[worst : worst + 1] = [_padding(group[:cut]), _padding(group[cut:])]
+    return cuts
+
+
+def _padding(lengths: NDArray[np.int64]) -> int:
+    return int(lengths[0]) * len(lengths) - int(lengths.sum())
+
+
+def _make_batch(shown: Shown, sample_ids: NDArray[np.int64], start: int, stop: int) -> Batch:
+    first_token, last_token = int(shown.token_offsets[start]), int(shown.token_offsets[stop])
+    masks = slice(int(shown.mask_offsets[start]), int(shown.mask_offsets[stop]))
+    return Batch(
+        token_ids=torch.from_numpy(shown.token_ids[first_token:last_token]),
+        token_type_ids=torch.from_numpy(shown.token_type_ids[first_token:last_token]),
+        cu_seqlens=torch.from_numpy((shown.token_offsets[start : stop + 1] - first_token).astype(np.int32)),
+        max_seqlen=int(shown.token_offsets[start + 1]) - first_token,
+        mask_rows=torch.from_numpy(shown.mask_rows[masks] - first_token),
+        mask_labels=torch.from_numpy(shown.mask_labels[masks]),
+        next_sentence_labels=torch.from_numpy(shown.next_sentence_labels[start:stop]),
+        sample_ids=torch.from_numpy(sample_ids[start:stop]),
+    )
+
+
+def _empty_batch(*, pad_token_id: int) -> Batch:
+    """Returns a batch of one token of padding: a process without samples must still take part in the step."""
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return Batch(
+        token_ids=torch.full((1,), pad_token_id, dtype=torch.int32),
+        token_type_ids=torch.zeros(1, dtype=torch.int32),
+        cu_seqlens=torch.tensor([0, 1], dtype=torch.int32),
+        max_seqlen=1,
+        mask_rows=nothing,
+        mask_labels=nothing,
+        next_sentence_labels=nothing,
+        sample_ids=nothing,
+    )
+
+
+def _fix_shapes(batch: Batch, *, cutting: Cutting) -> Batch:
+    """Returns the batch with padding behind it, so that few different shapes remain."""
+    multiple = cutting.pad_to_multiple
+    assert multiple is not None
+    num_tokens = len(batch.token_ids)
+    after = -(-num_tokens // multiple) * multiple
+    max_seqlen = min(-(-batch.max_seqlen // multiple) * multiple, cutting.max_seq_length)
+    # The padding is made up of samples no longer than S, always of the same number, some of them empty.
+    num_fillers = -(-multiple // max_seqlen)
+    fillers = num_tokens + (after - num_tokens) * torch.arange(1, num_fillers + 1) // num_fillers
+    # What is predicted in vain must have positions of its own, of which there are no more than tokens.
+    more = min(batch.num_samples * cutting.max_predictions, after) - len(batch.mask_rows)
+    is_free = torch.ones(after, dtype=torch.bool)
+    is_free[batch.mask_rows] = False
+
+    def pad(values: Tensor, length: int, filling: int) -> Tensor:
+        return torch.cat([values, torch.full((length,), filling, dtype=values.dtype)])
+
+    return batch._replace(
+        token_ids=pad(batch.token_ids, after - num_tokens, cutting.pad_token_id),
+        token_type_ids=pad(batch.token_type_ids, after - num_tokens, 0),
+        cu_seqlens=torch.cat([batch.cu_seqlens, fillers.to(torch.int32)]),
+        max_seqlen=max_seqlen,
+        mask_rows=torch.cat([batch.mask_rows, is_free.nonzero().flatten()[:more]]),
+        mask_labels=pad(batch.mask_labels, more, IGNORED),
+    )
