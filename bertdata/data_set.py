@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy as np
 from bertdata.errors import OutputError, ShardError
 from bertdata.files import read_plain_file, write_atomically
 from bertdata.index import INDEX, BlockIndex, load_index
-from bertdata.manifest import MANIFEST, Manifest, read_manifest
+from bertdata.manifest import MANIFEST, Manifest, ShardEntry, read_manifest
+from bertdata.shard_files import LocalShards, ShardFiles
 from bertdata.shard_reading import read_block
 from bertdata.shards import Block, position_dtype
 from bertdata.statistics import Statistics, load_statistics
@@ -20,16 +22,29 @@ from bertdata.wordpiece import Vocabulary, load_tokenizer, tokenizer_files
 
 __all__ = ["DataSet", "check_shards", "open_data_set"]
 
+_LOG = logging.getLogger(__name__)
+
 MAX_TOKENIZER_BYTES = 1 << 28
+_MAX_COPIES_DISCARDED = 2  # of a shard, for one read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSet:
-    """A finished data set: its folder, manifest and block index."""
+    """A finished data set.
+
+    Attributes:
+        folder: Local folder with the manifest, the index, the tokenizer and the statistics.
+        location: What the data set is called in messages: the folder, or the URI that it is read from.
+        manifest: What it is made of.
+        index: Where its blocks lie.
+        shard_files: What its shards are read through.
+    """
 
     folder: Path
+    location: str
     manifest: Manifest
     index: BlockIndex
+    shard_files: ShardFiles
 
     def blocks(self, split: str) -> BlockIndex:
         """Returns the index rows of the blocks of `split`, "train" or "eval"."""
@@ -60,7 +75,7 @@ class DataSet:
         files = {out / path.name: path.read_bytes() for path in tokenizer_files(self.folder)}
         for path, data in files.items():
             if path.exists() and path.read_bytes() != data and not overwrite:
-                raise OutputError(f"{path} is not the one of {self.folder}; give another --out")
+                raise OutputError(f"{path} is not the one of {self.location}; give another --out")
         for path, data in files.items():
             write_atomically(path, data)
 
@@ -83,20 +98,34 @@ class DataSet:
         """Reads the block in row `row` of `blocks`, checked; see `bertdata.shard_reading.read_block`.
 
         Raises:
-            ShardError: The block is damaged, or is not one of this data set.
+            ShardError: The block is damaged, also after its shard was fetched again where it is a copy; or it is not
+                one of this data set.
         """
         shard = self.manifest.shards[int(blocks.shard[row])]
-        block = read_block(
-            self.folder / shard.name,
-            offset=int(blocks.offset[row]),
-            num_bytes=int(blocks.num_bytes[row]),
-            crc32=int(blocks.crc32[row]),
-            name=f"{row} of its split",
-        )
-        where = f"{self.folder / shard.name}, block {row} of its split"
+        location, name = f"{self.location}/{shard.name}", f"{row} of its split"
+        block = self._read_block(shard, blocks, row, location=location, name=name)
         if problem := self._find_problem(block, num_samples=blocks.num_samples[row], num_tokens=blocks.num_tokens[row]):
-            raise ShardError(f"{where}: {problem}; build the data set again")
+            raise ShardError(f"{location}, block {name}: {problem}; build the data set again")
         return block
+
+    def _read_block(self, shard: ShardEntry, blocks: BlockIndex, row: int, *, location: str, name: str) -> Block:
+        """Reads a block, from another copy of its shard where one is damaged."""
+        for may_try_again in (*[True] * _MAX_COPIES_DISCARDED, False):
+            with self.shard_files.open(shard) as path:
+                try:
+                    return read_block(
+                        path,
+                        offset=int(blocks.offset[row]),
+                        num_bytes=int(blocks.num_bytes[row]),
+                        crc32=int(blocks.crc32[row]),
+                        name=name,
+                        location=location,
+                    )
+                except ShardError as error:
+                    if not may_try_again or not self.shard_files.discard(shard):
+                        raise
+                    _LOG.warning("%s; fetching the shard again", error)
+        raise AssertionError("the last try returns or raises")
 
     def _find_problem(self, block: Block, *, num_samples: int, num_tokens: int) -> str | None:
         """Returns in what way a block is not one of this data set."""
@@ -171,4 +200,4 @@ def open_data_set(folder: Path | str) -> DataSet:
     if manifest.merged_from:
         check_shards(folder, manifest)
     index = load_index(folder / INDEX, shards=manifest.shards)
-    return DataSet(folder=folder, manifest=manifest, index=index)
+    return DataSet(folder=folder, location=str(folder), manifest=manifest, index=index, shard_files=LocalShards(folder))

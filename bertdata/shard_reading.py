@@ -122,7 +122,9 @@ def decode_block(data: bytes, *, where: str) -> Block:
     return block
 
 
-def read_block(path: Path | str, *, offset: int, num_bytes: int, crc32: int, name: str = "") -> Block:
+def read_block(
+    path: Path | str, *, offset: int, num_bytes: int, crc32: int, name: str = "", location: str = ""
+) -> Block:
     """Reads one block with a single positioned read and checks it before use.
 
     Args:
@@ -131,6 +133,7 @@ def read_block(path: Path | str, *, offset: int, num_bytes: int, crc32: int, nam
         num_bytes: Bytes of the block.
         crc32: Expected CRC-32 of these bytes.
         name: Name of the block, for messages.
+        location: Where the shard lies, for messages; where it is not the path, as with a copy.
 
     Returns:
         The block, see `decode_block`.
@@ -138,7 +141,7 @@ def read_block(path: Path | str, *, offset: int, num_bytes: int, crc32: int, nam
     Raises:
         ShardError: The file is missing or truncated, or the bytes are not those that were written.
     """
-    where = f"{path}, block {name or f'at byte {offset}'}"
+    where = f"{location or path}, block {name or f'at byte {offset}'}"
     with _open_span(path, offset=offset, num_bytes=num_bytes, where=where) as descriptor:
         data = os.pread(descriptor, num_bytes, offset)
     found = zlib.crc32(data)
