@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import importlib.metadata
-import logging
 import re
 import time
 import urllib.error
@@ -14,29 +13,26 @@ from collections.abc import Callable, Iterator
 from email.message import Message
 
 from bertdata.errors import ConfigError, DownloadError
+from bertdata.retries import Retries, WrongSizeError
 
 __all__ = ["Http", "NotFoundError", "check_address"]
-
-_LOG = logging.getLogger(__name__)
 
 _PAGE = "https://pypi.org/project/bertdata"
 _READ_BYTES = 1 << 16
 _MAX_FAILURES_AT_FIRST = 2  # before the server has answered at all: its name may be wrong
-_MILESTONE_BYTES = 1 << 20  # new ones; a server that always breaks off at the same place fails
-_MAX_WAIT_SECONDS = 120.0
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/")
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
-def check_address(url: str) -> None:
-    """Raises DownloadError for what is no address of a server."""
+def check_address(url: str, *, option: str = "--mirror") -> None:
+    """Raises DownloadError for what is no address of a server; `option` is how it was given."""
     try:
         parts = urllib.parse.urlsplit(url)
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         is_address = False
     if not is_address or re.search(r"\s", url):
-        raise DownloadError(f"--mirror is {url!r}; it must be an address that begins with https:// or http://")
+        raise DownloadError(f"{option} is {url!r}; it must be an address that begins with https:// or http://")
 
 
 class NotFoundError(DownloadError):
@@ -50,6 +46,8 @@ class Http:
         timeout: Seconds without a byte after which a connection is given up.
         max_failures: How many tries may fail before another MiB has come.
         contact: Who fetches: a mail address or a page. Wikimedia asks tools for it, and turns away those without.
+        advice: What to do when all tries failed, for messages.
+        advice_if_refused: What to do when the server says no; None for what to do about a dump.
         sleep: Waits for some seconds between them.
     """
 
@@ -60,6 +58,8 @@ class Http:
         timeout: float = 60.0,
         max_failures: int = 8,
         sleep: Callable[[float], None] = time.sleep,
+        advice: str = "What came is kept; run the same command again to go on, or try another --mirror",
+        advice_if_refused: str | None = None,
     ) -> None:
         if contact is not None and not re.fullmatch(r"[!-'*-~ ]+", contact):
             raise ConfigError(f"--contact is {contact!r}; it must be a mail address or the address of a page")
@@ -69,6 +69,8 @@ class Http:
         self._timeout = timeout
         self._max_failures = max_failures
         self._sleep = sleep
+        self._advice = advice
+        self._advice_if_refused = advice_if_refused
 
     def read(self, url: str) -> bytes:
         """Returns all that is at an address.
@@ -98,26 +100,30 @@ class Http:
             NotFoundError: Nothing is there.
             DownloadError: The server refuses it, or fails for good.
         """
-        position, failures, milestone = start, 0, start + _MILESTONE_BYTES
+        shown = url.partition("?")[0]  # what follows may be a secret
+        retries = Retries(
+            where=shown, start=start, max_failures=self._max_failures, advice=self._advice, sleep=self._sleep
+        )
+        position = start
         while num_bytes is None or position < num_bytes:
-            problem, asked = "", 0.0
+            problem, asked, kind = "", 0.0, DownloadError
             try:
                 with self._open(url, position) as response:
                     self._was_answered = True
                     begins, total = _range_of(response)
                     if begins != position:
                         if begins != 0:
-                            raise DownloadError(f"{url}: asked for byte {position:,} and got {begins:,}")
+                            raise DownloadError(f"{shown}: asked for byte {position:,} and got {begins:,}")
                         position = 0
                     num_bytes = num_bytes if num_bytes is not None else total
                     while data := response.read(_READ_BYTES):
                         yield position, data
                         position += len(data)
-                        if position >= milestone:
-                            failures, milestone = 0, position + _MILESTONE_BYTES
+                        retries.came_to(position)
                 if num_bytes is None:
                     return
                 problem = f"the connection ended at byte {position:,} of {num_bytes:,}"
+                kind = WrongSizeError if total == position else DownloadError
             except urllib.error.HTTPError as error:
                 self._was_answered = True
                 with error:
@@ -126,22 +132,15 @@ class Http:
                             return
                         position = 0  # we have more than there is, so it is not the same
                     elif error.code not in _TRANSIENT:
-                        raise _refusal(url, error) from error
+                        raise _refusal(shown, error, advice=self._advice_if_refused) from error
                     problem = f"status {error.code}"
                     asked = _retry_after(error.headers)
             except (OSError, http.client.HTTPException) as error:
                 problem = f"{error or type(error).__name__}"
             if num_bytes is not None and position >= num_bytes:
                 return
-            failures += 1
-            if failures > (self._max_failures if self._was_answered else _MAX_FAILURES_AT_FIRST):
-                raise DownloadError(
-                    f"{url}: {problem}, and {failures} tries in a row failed. What came is kept; run the same command "
-                    "again to go on, or try another --mirror"
-                )
-            wait = max(asked, min(2.0 ** (failures - 1), _MAX_WAIT_SECONDS))
-            _LOG.info("%s: %s; trying again in %.0f s", url, problem, wait)
-            self._sleep(wait)
+            most = None if self._was_answered else _MAX_FAILURES_AT_FIRST
+            retries.wait(problem, seconds=asked, max_failures=most, error=kind)
 
     def _open(self, url: str, position: int) -> http.client.HTTPResponse:
         headers = {"User-Agent": self._user_agent, "Accept-Encoding": "identity"}
@@ -166,13 +165,16 @@ def _total_of(headers: Message) -> int | None:
 
 
 def _retry_after(headers: Message) -> float:
-    """Returns for how many seconds the server wants to be left alone, up to a limit."""
+    """Returns for how many seconds the server wants to be left alone."""
     value = headers.get("Retry-After", "")
-    return min(float(value), _MAX_WAIT_SECONDS) if value.isdigit() else 0.0
+    return float(value) if value.isdigit() else 0.0
 
 
-def _refusal(url: str, error: urllib.error.HTTPError) -> DownloadError:
+def _refusal(url: str, error: urllib.error.HTTPError, *, advice: str | None) -> DownloadError:
     if error.code == 404:
         return NotFoundError(f"{url}: nothing is there (status 404)")
-    remedy = "say who you are with --contact, or try another --mirror" if error.code == 403 else "try another --mirror"
-    return DownloadError(f"{url}: the server refuses it (status {error.code}, {error.reason}); {remedy}")
+    if advice is None:
+        advice = "try another --mirror"
+        if error.code == 403:
+            advice = f"say who you are with --contact, or {advice}"
+    return DownloadError(f"{url}: the server refuses it (status {error.code}, {error.reason}); {advice}")

@@ -1,0 +1,159 @@
+"""Folders that lie elsewhere, by their URI.
+
+    s3://bucket/folder                               credentials, region and endpoint from the environment or ~/.aws
+    s3://bucket/folder?endpoint_override=host:9000&scheme=http&region=eu-west-1&anonymous=true
+    gs://bucket/folder                               Google's application default credentials; anonymous, ... as above
+    https://host/folder, http://host/folder          what follows ? is given with each file
+
+AWS_ENDPOINT_URL names the server of a store that speaks S3's protocol, too.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from bertdata.errors import ConfigError, ShardError
+from bertdata.web import Http, check_address
+
+__all__ = ["RemoteFolder", "is_uri", "location_of", "open_remote", "read_remote"]
+
+ADVICE = "Look whether the server can be reached, and run the same command again to go on"
+ADVICE_IF_REFUSED = "look whether the address is right, and whether you may read it with the credentials that are set"
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_MAX_FAILURES = 6  # in a row: waits of one minute in all
+
+
+class RemoteFolder(Protocol):
+    """A folder that lies elsewhere."""
+
+    location: str  # its URI without what may be a secret
+
+    def iter_bytes(self, name: str, *, num_bytes: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """Yields the bytes of a file, tried again where the server or the way to it fails.
+
+        Args:
+            name: Name of the file, or its path from the folder with forward slashes.
+            num_bytes: How many there must be; None to believe the server.
+
+        Yields:
+            (place of the first byte, bytes). A place before the end of what came means that it came in vain.
+
+        Raises:
+            NotFoundError: Nothing is there.
+            WrongSizeError: The file has another size.
+            DownloadError: The server refuses it, or fails for good.
+        """
+
+
+def is_uri(folder: Path | str) -> bool:
+    """Returns whether a folder is named by a URI, not by a path."""
+    return isinstance(folder, str) and _URI.match(folder) is not None
+
+
+def location_of(uri: str) -> str:
+    """Returns what a remote folder is called in messages: its URI without user, query and last slash."""
+    parts = urllib.parse.urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+
+
+def open_remote(
+    uri: str, *, timeout: float = 60.0, max_failures: int = _MAX_FAILURES, sleep: Callable[[float], None] = time.sleep
+) -> RemoteFolder:
+    """Opens the folder at a URI; nothing is fetched yet.
+
+    Args:
+        uri: See above.
+        timeout: Seconds without a byte after which a connection is given up.
+        max_failures: How many tries may fail before another MiB has come.
+        sleep: Waits for some seconds between them.
+
+    Raises:
+        ConfigError: It is no such URI.
+    """
+    parts = urllib.parse.urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        return _WebFolder(uri, timeout=timeout, max_failures=max_failures, sleep=sleep)
+    if parts.scheme in ("s3", "gs"):
+        # Loading it takes time that only those have to spend who need it.
+        from bertdata.object_stores import open_store
+
+        return open_store(uri, timeout=timeout, max_failures=max_failures, sleep=sleep)
+    raise ConfigError(f"{location_of(uri)}: data sets are read from local folders, s3://, gs://, https:// and http://")
+
+
+def read_remote(folder: RemoteFolder, name: str, *, max_bytes: int) -> bytes:
+    """Returns the content of a small file.
+
+    Raises:
+        NotFoundError: It is not there.
+        DownloadError: The server refuses it, or fails for good.
+        ShardError: It has more than `max_bytes`.
+    """
+    data = bytearray()
+    for start, part in folder.iter_bytes(name):
+        del data[start:]
+        data += part
+        if len(data) > max_bytes:
+            raise ShardError(f"{folder.location}/{name} has more than the {max_bytes:,} bytes that are allowed")
+    return bytes(data)
+
+
+def path_in(folder: str, name: str) -> str:
+    """Returns the path of a file by its path from a folder; a merged data set names those of folders beside it.
+
+    Raises:
+        ShardError: It leads out of what `folder` begins with.
+    """
+    path = posixpath.normpath(posixpath.join(folder, name))
+    if path.partition("/")[0] != folder.partition("/")[0]:
+        raise ShardError(f"{name[:200]!r} leads out of {folder}; copy the data set again, and what it is merged from")
+    return path
+
+
+class _WebFolder:
+    """A folder on a web server."""
+
+    def __init__(self, uri: str, *, timeout: float, max_failures: int, sleep: Callable[[float], None]) -> None:
+        check_address(uri, option="the data set's address")
+        parts = urllib.parse.urlsplit(uri)
+        if "@" in parts.netloc:
+            raise ConfigError(f"{location_of(uri)}: an address cannot hold a user name or password; leave them out")
+        self.location = location_of(uri)
+        self._parts = parts
+        self._http = Http(
+            timeout=timeout,
+            max_failures=max_failures,
+            sleep=sleep,
+            advice=ADVICE,
+            advice_if_refused=ADVICE_IF_REFUSED,
+        )
+
+    def iter_bytes(self, name: str, *, num_bytes: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """See `RemoteFolder.iter_bytes`."""
+        # A query belongs to each file: it may be what gives access.
+        path = path_in(self._parts.netloc + self._parts.path.rstrip("/"), urllib.parse.quote(name))
+        url = f"{self._parts.scheme}://{path}" + (f"?{self._parts.query}" if self._parts.query else "")
+        yield from self._http.iter_bytes(url, start=0, num_bytes=num_bytes)
+
+
+def options_in(uri: str, *, allowed: tuple[str, ...]) -> dict[str, str]:
+    """Returns the options in the query of a URI.
+
+    Raises:
+        ConfigError: One is not allowed.
+    """
+    options = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(uri).query, keep_blank_values=True))
+    if unknown := options.keys() - set(allowed):
+        raise ConfigError(f"{location_of(uri)}: unknown option {min(unknown)!r}; allowed are {', '.join(allowed)}")
+    if options.get("anonymous", "true") not in ("true", "false"):
+        raise ConfigError(f"{location_of(uri)}: anonymous is {options['anonymous']!r}; it must be true or false")
+    if options.get("scheme", "https") not in ("http", "https"):
+        raise ConfigError(f"{location_of(uri)}: scheme is {options['scheme']!r}; it must be https or http")
+    return options
