@@ -81,8 +81,9 @@ class TrainingData:
         return self.options[0].pairs.next_sentence != "none"
 
     def __str__(self) -> str:
-        """Returns where they lie."""
-        return ", ".join(str(data_set.folder) for data_set in self.data_sets)
+        """Returns where they lie, and their weights."""
+        shares = [f" (weight {weight:g})" for weight in self.weights or ()] or [""] * len(self.data_sets)
+        return ", ".join(data_set.location + share for data_set, share in zip(self.data_sets, shares, strict=True))
 
     def num_samples(self, split: str) -> int:
         """Returns the samples of a split, "train" or "eval"."""
@@ -177,12 +178,12 @@ def _max_predictions(options: BuildOptions) -> int:
 def _check_fit(first: DataSet, other: DataSet) -> None:
     if other.manifest.tokenizer.sha256 != first.manifest.tokenizer.sha256:
         raise TrainingError(
-            f"{first.folder} and {other.folder} have different tokenizers; build one of them again with --tokenizer "
-            "and the folder of the other"
+            f"{first.location} and {other.location} have different tokenizers; build one of them again with "
+            "--tokenizer and the folder of the other"
         )
     kinds = [data_set.manifest.options["pairs"]["next_sentence"] for data_set in (first, other)]
     if len({kind if kind in ("none", "sop") else "random" for kind in kinds}) > 1:
         raise TrainingError(
-            f"{first.folder} was built with --next-sentence {kinds[0]}, {other.folder} with {kinds[1]}: their labels "
-            "mean different things; build them with the same"
+            f"{first.location} was built with --next-sentence {kinds[0]}, {other.location} with {kinds[1]}: their "
+            "labels mean different things; build them with the same"
         )

@@ -15,6 +15,7 @@ from bertdata.config import BuildOptions
 from bertdata.data_set import DataSet
 from bertdata.errors import ShardError
 from bertdata.masking import with_mask_sets
+from bertdata.shard_files import LocalShards
 from bertdata.shards import Block, position_dtype
 from bertdata.spill import offsets_of
 from bertdata.wordpiece import Vocabulary
@@ -68,6 +69,11 @@ class BlockReader:
             BlockTable(sizes=index.num_samples, shards=index.shard, num_mask_sets=options.masks.num_mask_sets)
             for index, options in zip(self._indexes, self._options, strict=True)
         ]
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether shards may have to be fetched, and `prefetch` helps."""
+        return not all(isinstance(data_set.shard_files, LocalShards) for data_set in self._data_sets)
 
     @cached_property
     def limits(self) -> BlockLimits:
@@ -143,7 +149,7 @@ class BlockReader:
             wanted.setdefault(source, {})[int(self._indexes[source].shard[row])] = None
         for source, shards in wanted.items():
             data_set = self._data_sets[source]
-            _ = [data_set.manifest.shards[shard] for shard in shards]
+            data_set.shard_files.prefetch([data_set.manifest.shards[shard] for shard in shards])
 
     def show(self, sample_ids: NDArray[np.int64], *, mask_set: int) -> tuple[Shown, NDArray[np.int64]]:
         """Returns chosen samples, the longest first, all with the same mask set.

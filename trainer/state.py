@@ -105,4 +105,4 @@ class DataState:
 
 
 def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else "not given" if value is None else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else "the default" if value is None else str(value)

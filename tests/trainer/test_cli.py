@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from bertdata.data_set import DataSet
 from trainer.cli import main
+from trainer.metrics import load_metrics
 
 
 def invoke(*arguments: object) -> Result:
@@ -112,3 +114,59 @@ def test_public_names_exist() -> None:
     code = "import trainer\nprint([getattr(trainer, name).__name__ for name in trainer.__all__] == trainer.__all__)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "True"
+
+
+def losses_of(data_set: DataSet, out: Path, *arguments: object) -> list[dict[str, float]]:
+    fixed = ("--shards", data_set.folder, "--out", out, "--batch-size", 16, "--max-steps", 3, "--log-every", 1)
+    result = invoke(*fixed, "--eval-samples", 4, "--hidden-dropout", 0, *arguments)
+    assert result.exit_code == 0, result.output
+    return [row for row in load_metrics(out / "metrics.jsonl") if row["kind"] == "train"]
+
+
+def test_options_of_the_order_of_samples_change_it(new_data_set: Callable[..., DataSet], tmp_path: Path) -> None:
+    data_set = new_data_set(train_blocks=((6,) * 12,) * 4)
+    usual = losses_of(data_set, tmp_path / "usual")
+    for number, arguments in enumerate((("--window-blocks", 1), ("--shuffle-shards", 1))):
+        other = losses_of(data_set, tmp_path / str(number), *arguments)
+        assert [row["loss"] for row in other] != [row["loss"] for row in usual]
+    again = invoke(
+        "--shards", data_set.folder, "--out", tmp_path / "0", "--window-blocks", 2, "--max-steps", 5, "--batch-size", 16
+    )
+    assert again.exit_code == 1
+    assert "window_blocks is 2, not 1" in again.stderr
+
+
+def test_padding_for_compiled_graphs_changes_no_loss(data_set: DataSet, tmp_path: Path) -> None:
+    usual = losses_of(data_set, tmp_path / "usual")
+    padded = losses_of(data_set, tmp_path / "padded", "--pad-to-multiple", 64)
+    for one, other in zip(usual, padded, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+
+
+def test_several_data_sets_are_mixed_by_weight(
+    data_set: DataSet, new_data_set: Callable[..., DataSet], tmp_path: Path
+) -> None:
+    other = new_data_set(seed=7)
+    arguments = ("--out", tmp_path, "--batch-size", 16, "--max-steps", 3, "--eval-samples", 4)
+    result = invoke("--shards", f"{data_set.folder}:3", f"{other.folder}:1", *arguments)
+    assert result.exit_code == 0, result.output
+    assert f"320 samples of {data_set.folder} (weight 3), {other.folder} (weight 1), 82 held out" in result.output
+    changed = invoke("--shards", f"{data_set.folder}:2", f"{other.folder}:1", *arguments)
+    assert changed.exit_code == 1
+    assert "weights is 2.0, 1.0, not 3.0, 1.0" in changed.output
+
+
+def test_bad_blocks_are_left_out_and_counted_when_asked(new_data_set: Callable[..., DataSet], tmp_path: Path) -> None:
+    broken = new_data_set()
+    path = broken.folder / broken.manifest.shards[0].name
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 1
+    path.write_bytes(data)
+    arguments = ("--shards", broken.folder, "--batch-size", 16, "--max-steps", 10, "--log-every", 5)
+    refused = invoke(*arguments, "--out", tmp_path / "refused")
+    assert refused.exit_code == 1
+    assert path.name in refused.output
+    assert "--skip-bad-blocks" in refused.output
+    rows = losses_of(broken, tmp_path / "skipped", "--skip-bad-blocks", "--max-steps", 10)
+    assert [row["bad_blocks"] for row in rows][-1] == 1
+    assert [row["bad_samples"] for row in rows][-1] == 40

@@ -8,9 +8,10 @@ import torch
 from bertdata.data_set import DataSet, open_data_set
 from bertdata.errors import ShardError
 from tests.trainer.oracle import Sample, sample_ids, slow_samples, unpack_step
+from trainer.assembler import Assembler
 from trainer.batch import StepBatches
 from trainer.data import TrainingData
-from trainer.loader import Loader, _Assembler
+from trainer.loader import Loader
 from trainer.plan import Plan, SampleRefs
 
 NewDataSet = Callable[..., DataSet]
@@ -162,7 +163,7 @@ def test_loader_reads_each_block_once_per_epoch(new_data_set: NewDataSet, monkey
 
 def test_loader_frees_what_it_has_passed(new_data_set: NewDataSet) -> None:
     setup = Setup(new_data_set(train_blocks=((20,) * 64,)), batch_size=16)
-    assembler = _Assembler(
+    assembler = Assembler(
         setup.plan, setup.reader, lanes=setup.plan.lanes_of(0, world_size=1), cutting=setup.data.make_cutting(), run=map
     )
     held = []

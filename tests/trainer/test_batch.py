@@ -1,0 +1,147 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bertdata.data_set import DataSet
+from bertdata.errors import TrainingError
+from tests.trainer.oracle import one_batch, slow_samples, unpack
+from trainer.batch import IGNORED, Batch, Cutting, StepBatches, _find_cuts, cut_step
+from trainer.config import ModelOptions
+from trainer.data import TrainingData
+from trainer.metrics import pretraining_sums
+from trainer.model import build_model
+
+SIZES = {"max_seq_length": 512, "max_predictions": 77, "pad_token_id": 0}
+
+
+def cut(data_set: DataSet, numbers: list[int], **options: float) -> StepBatches:
+    data = TrainingData(data_sets=(data_set,))
+    shown, ids = data.open_split("train").show(np.array(numbers), mask_set=1)
+    return cut_step(shown, ids, 0, len(ids), cutting=data.make_cutting(**options))  # type: ignore[arg-type]
+
+
+def padding_of(batches: StepBatches) -> int:
+    return sum(batch.max_seqlen * batch.num_samples for batch in batches.micro_batches) - batches.num_tokens
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    return build_model(
+        ModelOptions(
+            vocab_size=120,
+            num_hidden_layers=2,
+            hidden_size=16,
+            num_attention_heads=2,
+            intermediate_size=32,
+            hidden_dropout_prob=0.0,
+            initializer_range=0.3,
+        ),
+        seed=1,
+    ).double()
+
+
+@given(
+    lengths=st.lists(st.integers(2, 512), min_size=1, max_size=300),
+    micro_batch_size=st.none() | st.integers(1, 300),
+    max_padding=st.floats(1e-6, 0.3),
+)
+def test_cuts_keep_the_size_and_the_padding(
+    lengths: list[int], micro_batch_size: int | None, max_padding: float
+) -> None:
+    descending = np.sort(np.array(lengths))[::-1]
+    cuts = _find_cuts(descending, cutting=Cutting(micro_batch_size=micro_batch_size, max_padding=max_padding, **SIZES))
+    groups = [descending[start:stop] for start, stop in pairwise(cuts)]
+    assert np.concatenate(groups).tolist() == descending.tolist()
+    assert all(0 < len(group) <= (micro_batch_size or 300) for group in groups)
+    assert sum(int(group[0]) * len(group) for group in groups) - sum(lengths) <= max_padding * sum(lengths)
+    free = _find_cuts(descending, cutting=Cutting(micro_batch_size=micro_batch_size, **SIZES))
+    assert len(free) - 1 == -(-len(lengths) // (micro_batch_size or 300))
+
+
+def test_padding_stays_below_what_is_allowed_with_few_micro_batches(data_set: DataSet) -> None:
+    numbers = list(range(160))
+    free, limited = cut(data_set, numbers), cut(data_set, numbers, max_padding=0.03)
+    assert padding_of(free) > 0.3 * free.num_tokens
+    assert padding_of(limited) <= 0.03 * limited.num_tokens
+    assert len(limited.micro_batches) < 20
+    assert unpack(free.micro_batches[0]) == [pair for batch in limited.micro_batches for pair in unpack(batch)]
+
+
+def test_padded_batch_shows_what_was_stored(data_set: DataSet) -> None:
+    oracle = slow_samples(data_set)
+    batch = one_batch(data_set, batch_size=20, mask_set=2)
+    for multiple, width in ((1, batch.max_seqlen), (8, -(-batch.max_seqlen // 8) * 8), (64, 64)):
+        padded = batch.padded(pad_token_id=7, pad_to_multiple=multiple)
+        for row, number in enumerate(batch.sample_ids.tolist()):
+            sample = oracle[number][2]
+            filling = width - len(sample["input"])
+            labels = [IGNORED] * len(sample["input"])
+            for position, label in zip(sample["positions"], sample["labels"], strict=True):
+                labels[position] = label
+            assert padded["input_ids"][row].tolist() == sample["input"] + [7] * filling
+            assert padded["token_type_ids"][row].tolist() == sample["types"] + [0] * filling
+            assert padded["attention_mask"][row].tolist() == [1] * len(sample["input"]) + [0] * filling
+            assert padded["labels"][row].tolist() == labels + [IGNORED] * filling
+            assert padded["next_sentence_label"][row] == sample["next"][0]
+
+
+def shapes(batch: Batch) -> list[int]:
+    return [batch.max_seqlen, *(len(value) for value in batch if isinstance(value, torch.Tensor))]
+
+
+@pytest.mark.parametrize("multiple", [1, 7, 16, 24, 100, 256, 500])
+def test_fixed_shapes_change_nothing_but_shapes(data_set: DataSet, model: torch.nn.Module, multiple: int) -> None:
+    numbers = list(range(0, 160, 3))
+    losses, gradients = [], []
+    for options in ({}, {"pad_to_multiple": multiple}):
+        (batch,) = cut(data_set, numbers, **options).micro_batches
+        mlm_loss, nsp_loss, sums = pretraining_sums(model(batch), batch)
+        model.zero_grad()
+        (mlm_loss + nsp_loss).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+        losses.append(sums)
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-10, atol=1e-10)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+    assert len(batch.token_ids) % multiple == 0
+    assert batch.max_seqlen % multiple == 0 or batch.max_seqlen == 24  # the data set's longest
+    assert len(batch.mask_rows) == min(4 * len(numbers), len(batch.token_ids))
+    assert len(set(batch.mask_rows.tolist())) == len(batch.mask_rows)
+    (bare,) = cut(data_set, numbers).micro_batches
+    assert unpack(batch) == unpack(bare)
+
+
+def test_fixed_shapes_are_few(data_set: DataSet) -> None:
+    generator = np.random.default_rng(0)
+    found, free = set(), set()
+    for _ in range(50):
+        numbers = generator.choice(160, size=32, replace=False).tolist()
+        found |= {tuple(shapes(batch)) for batch in cut(data_set, numbers, pad_to_multiple=256).micro_batches}
+        free |= {tuple(shapes(batch)) for batch in cut(data_set, numbers).micro_batches}
+    assert len(found) <= 2
+    assert len(free) > 30
+
+
+def test_fixed_shapes_of_a_share_without_samples(data_set: DataSet, model: torch.nn.Module) -> None:
+    data = TrainingData(data_sets=(data_set,))
+    shown, ids = data.open_split("train").show(np.array([3]), mask_set=0)
+    for options in ({}, {"pad_to_multiple": 16}):
+        batches = cut_step(shown, ids, 0, 0, cutting=data.make_cutting(**options))
+        (batch,) = batches.micro_batches
+        mlm_loss, nsp_loss, sums = pretraining_sums(model(batch), batch)
+        model.zero_grad()
+        (mlm_loss + nsp_loss).backward()
+        assert float((mlm_loss + nsp_loss).detach()) == 0
+        assert not sums.any()
+        for parameter in model.parameters():
+            assert parameter.grad is None or not parameter.grad.any()
+
+
+@pytest.mark.parametrize("change", [{"micro_batch_size": 0}, {"pad_to_multiple": 0}, {"max_padding": 0.0}])
+def test_cutting_refuses_what_cannot_be(change: dict[str, float]) -> None:
+    with pytest.raises(TrainingError, match="it must be"):
+        Cutting(**SIZES, **change)  # type: ignore[arg-type]
