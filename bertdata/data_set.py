@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from bertdata.cache_options import CacheOptions
 from bertdata.errors import OutputError, ShardError
 from bertdata.files import read_plain_file, write_atomically
 from bertdata.index import INDEX, BlockIndex, load_index
 from bertdata.manifest import MANIFEST, Manifest, ShardEntry, read_manifest
+from bertdata.remote import is_uri
 from bertdata.shard_files import LocalShards, ShardFiles
 from bertdata.shard_reading import read_block
 from bertdata.shards import Block, position_dtype
@@ -168,17 +170,27 @@ def check_shards(folder: Path, manifest: Manifest) -> None:
             raise ShardError(f"{path} has {num_bytes:,} bytes, not {shard.num_bytes:,}; {hint}")
 
 
-def open_data_set(folder: Path | str) -> DataSet:
+def open_data_set(folder: Path | str, cache: CacheOptions | None = None) -> DataSet:
     """Opens a finished data set.
 
     Args:
-        folder: Folder that `bertdata build` wrote.
+        folder: Folder that `bertdata build` wrote; or the URI of a copy of it, s3://, gs://, https:// or http://, whose
+            shards are fetched when they are needed.
+        cache: Where the shards of a URI are kept.
 
     Raises:
         ShardError: There is no manifest (the build has not finished, or this is another folder), the format version is
             another one, a file is damaged, manifest and index do not fit each other, or the shards of a merged data
             set are not there.
+        DownloadError: The server at a URI refuses it, or fails for good.
+        OutputError: The cache is too small for a shard, or cannot be written to.
     """
+    if is_uri(folder):
+        # Only what lies elsewhere needs all that fetches it.
+        from bertdata.remote_data_set import fetch_data_set
+
+        location, manifest, shard_cache = fetch_data_set(str(folder), cache or CacheOptions())
+        return _open(shard_cache.folder, location=location, manifest=manifest, shard_files=shard_cache)
     folder = Path(folder)
     if not folder.is_dir():
         raise ShardError(f"{folder} is no folder; name the folder of a data set that bertdata build wrote")
@@ -190,6 +202,12 @@ def open_data_set(folder: Path | str) -> DataSet:
             f"it holds the data sets {', '.join(lengths)}: name one of them" if lengths else "run bertdata build again"
         )
         raise ShardError(f"{folder} has no {MANIFEST}, so it is not a finished data set; {hint}") from error
+    if manifest.merged_from:
+        check_shards(folder, manifest)
+    return _open(folder, location=str(folder), manifest=manifest, shard_files=LocalShards(folder))
+
+
+def _open(folder: Path, *, location: str, manifest: Manifest, shard_files: ShardFiles) -> DataSet:
     path = folder / "tokenizer.json"
     try:
         found = hashlib.sha256(read_plain_file(path, max_bytes=MAX_TOKENIZER_BYTES)).hexdigest()
@@ -197,7 +215,5 @@ def open_data_set(folder: Path | str) -> DataSet:
         raise ShardError(f"{path} cannot be read ({error}); copy the folder again") from error
     if found != manifest.tokenizer.sha256:
         raise ShardError(f"{path} is not the tokenizer that the shards were built with; copy the folder again")
-    if manifest.merged_from:
-        check_shards(folder, manifest)
     index = load_index(folder / INDEX, shards=manifest.shards)
-    return DataSet(folder=folder, location=str(folder), manifest=manifest, index=index, shard_files=LocalShards(folder))
+    return DataSet(folder=folder, location=location, manifest=manifest, index=index, shard_files=shard_files)

@@ -32,6 +32,7 @@ __all__ = [
     "Origin",
     "ShardEntry",
     "TokenizerInfo",
+    "parse_manifest",
     "read_manifest",
     "write_manifest",
 ]
@@ -249,15 +250,28 @@ def read_manifest(path: Path) -> Manifest:
         ShardError: It is no manifest, or one of another format version.
     """
     try:
-        values = json.loads(read_plain_file(path, max_bytes=MAX_MANIFEST_BYTES))
+        data = read_plain_file(path, max_bytes=MAX_MANIFEST_BYTES)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ShardError(f"{path} is no manifest of a data set ({error}); copy or build the data set again") from error
+    return parse_manifest(data, where=str(path))
+
+
+def parse_manifest(data: bytes, *, where: str) -> Manifest:
+    """Returns what the bytes of a `manifest.json` say.
+
+    Raises:
+        ShardError: They are no manifest, or one of another format version; `where` it is said to lie.
+    """
+    try:
+        values = json.loads(data)
         version = values.get("format_version") if isinstance(values, dict) else None
         if version == FORMAT_VERSION:
             return from_json(Manifest, values, where=MANIFEST)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, RecursionError, BertDataError) as error:
-        raise ShardError(f"{path} is no manifest of a data set ({error}); copy or build the data set again") from error
+    except (ValueError, RecursionError, BertDataError) as error:
+        raise ShardError(f"{where} is no manifest of a data set ({error}); copy or build the data set again") from error
     raise ShardError(
-        f"{path} has format version {reprlib.repr(version)}; this release reads version {FORMAT_VERSION}. "
+        f"{where} has format version {reprlib.repr(version)}; this release reads version {FORMAT_VERSION}. "
         "Build the data set again, or install the release that wrote it."
     )

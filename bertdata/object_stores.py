@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import os
@@ -75,9 +76,8 @@ class ObjectFolder:
         position = 0
         while True:
             try:
-                if self._opened is None:
-                    self._opened = self._open()
-                for data, size in self._read(path, position):
+                store = self._opened = self._opened or self._open()
+                for data, size in self._read(store, path, position):
                     self._was_answered = True
                     if num_bytes is not None and size is not None and size != num_bytes:
                         raise WrongSizeError(f"{where} has {size:,} bytes, not {num_bytes:,}")
@@ -101,23 +101,25 @@ class ObjectFolder:
         """Returns the file system."""
         raise NotImplementedError
 
-    def _read(self, path: str, position: int) -> Iterator[tuple[bytes, int | None]]:
+    def _read(self, store: Any, path: str, position: int) -> Iterator[tuple[bytes, int | None]]:
         """Yields the bytes of an object from `position` on, and its size where it is known; stops where they stop."""
         raise NotImplementedError
 
     def _missing(self, where: str) -> DownloadError:
         """Returns the error of an object that is not there; a bucket that is not there looks the same at first."""
-        try:
-            kind = self._opened.get_file_info(self._bucket).type if self._opened is not None else None
-        except OSError:
-            kind = None
-        if kind == pyarrow.fs.FileType.NotFound:
+        not_found, kind = pyarrow.fs.FileType.NotFound, None
+        with contextlib.suppress(OSError):  # then it is not known which of both is missing
+            # Without a file system, it was the bucket's region that could not be found.
+            kind = not_found if self._opened is None else self._opened.get_file_info(self._bucket).type
+        if kind == not_found:
             return NotFoundError(f"{where}: there is no bucket {self._bucket}; {ADVICE_IF_REFUSED}")
         return NotFoundError(f"{where}: nothing is there")
 
 
 def _is_missing(error: OSError) -> bool:
-    return isinstance(error, FileNotFoundError) or "Not a regular file" in str(error)
+    message = str(error)
+    is_folder, is_no_bucket = "Not a regular file" in message, re.search(r"Bucket '.*' not found", message)
+    return isinstance(error, FileNotFoundError) or is_folder or is_no_bucket is not None
 
 
 def _is_permanent(message: str) -> bool:
@@ -152,8 +154,8 @@ class _S3Folder(ObjectFolder):
             retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=1),  # all further tries are ours
         )
 
-    def _read(self, path: str, position: int) -> Iterator[tuple[bytes, int | None]]:
-        with self._opened.open_input_file(path) as file:
+    def _read(self, store: Any, path: str, position: int) -> Iterator[tuple[bytes, int | None]]:
+        with store.open_input_file(path) as file:
             size = file.size()
             yield b"", size
             while position < size:
@@ -182,8 +184,7 @@ class _GcsFolder(ObjectFolder):
             retry_time_limit=datetime.timedelta(seconds=_GCS_RETRY_SECONDS),
         )
 
-    def _read(self, path: str, position: int) -> Iterator[tuple[bytes, int | None]]:
-        store = self._opened
+    def _read(self, store: Any, path: str, position: int) -> Iterator[tuple[bytes, int | None]]:
         size = self._within_time(lambda: store.get_file_info(path).size)
         if size is None:
             raise FileNotFoundError(errno.ENOENT, "no such object", path)
