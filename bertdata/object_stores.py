@@ -159,11 +159,27 @@ class _S3Folder(ObjectFolder):
             size = file.size()
             yield b"", size
             while position < size:
-                data = file.read_at(min(PIECE_BYTES, size - position), position)
-                if not data:
-                    return
+                data = _read_whole(file, min(PIECE_BYTES, size - position), position)
                 yield data, size
                 position += len(data)
+
+
+def _read_whole(file: Any, num_bytes: int, position: int) -> bytes:
+    """Reads a range of an object.
+
+    `pyarrow` takes an answer that is too short for whole, and gives whatever stood in memory for the rest. So the last
+    byte is set before; where it has not changed, the range is read once more with another one.
+
+    Raises:
+        OSError: Too few bytes came.
+    """
+    for mark in (0x5A, 0xA5):
+        data = bytearray(num_bytes)
+        data[-1] = mark
+        file.seek(position)
+        if file.readinto(data) == num_bytes and data[-1] != mark:
+            return bytes(data)
+    raise OSError(f"fewer than {num_bytes:,} bytes came from byte {position:,} on")
 
 
 class _GcsFolder(ObjectFolder):

@@ -48,8 +48,8 @@ def fetch_data_set(
         text = read_remote(remote, MANIFEST, max_bytes=MAX_MANIFEST_BYTES)
     except NotFoundError as error:
         raise ShardError(
-            f"{remote.location} has no {MANIFEST}, so it is not a finished data set ({error}); look whether the address "
-            "is that of the folder, and whether all of it was copied there"
+            f"{remote.location} has no {MANIFEST}, so it is not a finished data set ({error}); look whether the "
+            "address is that of the folder, and whether all of it was copied there"
         ) from error
     manifest = parse_manifest(text, where=f"{remote.location}/{MANIFEST}")
     cache = ShardCache(
@@ -72,7 +72,11 @@ def fetch_data_set(
 
 
 def _fetch(remote: RemoteFolder, name: str, *, max_bytes: int, sha256: str | None) -> bytes | None:
-    """Returns the content of a file, once more where its SHA-256 is wrong; None where it need not be there and is not."""
+    """Returns the content of a file, the second one where the SHA-256 of the first is wrong.
+
+    Returns:
+        It, or None where it need not be there and is not.
+    """
     where = f"{remote.location}/{name}"
     for _ in range(2):
         try:
