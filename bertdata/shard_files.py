@@ -16,6 +16,10 @@ __all__ = ["LocalShards", "ShardFiles"]
 class ShardFiles(Protocol):
     """Gives the file of a shard. Threads may share it, and it can be pickled."""
 
+    @property
+    def max_bytes(self) -> int | None:
+        """Bytes of shards that are kept at most; None where all are there."""
+
     def open(self, shard: ShardEntry) -> AbstractContextManager[Path]:
         """Returns a context that gives a whole local file, which cannot go away while the context lasts.
 
@@ -46,6 +50,10 @@ class LocalShards:
     """
 
     folder: Path
+
+    @property
+    def max_bytes(self) -> None:
+        """None: all are there."""
 
     @contextmanager
     def open(self, shard: ShardEntry) -> Iterator[Path]:

@@ -149,7 +149,7 @@ class Assembler:
 
     def _read_missing(self, pieces: list[_Piece]) -> None:
         """Reads those blocks of the pieces that are not there, and notes where all of them are."""
-        wanted: dict[tuple[int, int], int] = {}  # the data set of each, in the order of need
+        wanted: dict[tuple[int, int], int] = {}  # the data set of each
         used = []
         for piece in pieces:
             parts = np.unique(piece.part)
@@ -162,7 +162,10 @@ class Assembler:
         if self._reader.is_remote:
             self._prefetch([number for number, _ in wanted])
         self._arena.reserve(len(self._users) - len(self._slots))  # for what later steps will need, too
-        for key, slot in zip(wanted, self._run(self._read, wanted.items()), strict=True):
+        in_shards = sorted(
+            wanted.items()
+        )  # a shard that has to be fetched, and may be evicted, is fetched once for all
+        for (key, _), slot in zip(in_shards, self._run(self._read, in_shards), strict=True):
             self._slots[key] = slot if isinstance(slot, int) else self._arena.add(*slot)
         for held, part, key in used:
             held.slots[part] = self._slots[key]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bertdata.cache_options import CacheOptions
 from bertdata.errors import BertDataError
-from bertdata.parameters import repeat_option
+from bertdata.parameters import Size, repeat_option
 from trainer.config import MODEL_SIZES
 
 if TYPE_CHECKING:
@@ -127,6 +128,18 @@ class _TrainCommand(click.Command):
     default=None,
     help="Go on without the samples of damaged blocks, and count them. [default: no-skip-bad-blocks]",
 )
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that shards of addresses are fetched to; runs and processes may share it. "
+    "[default: $BERTDATA_CACHE, or ~/.cache/bertdata]",
+)
+@click.option(
+    "--cache-size",
+    type=Size(),
+    help="Bytes that this folder never holds more of, such as 200GB. [default: nine tenths of what it holds and of "
+    "what is free on its disk]",
+)
 @click.option("--seed", type=_AT_LEAST_ZERO, help="Number that all draws of the run come from. [default: 0]")
 def main(*, shards: tuple[str, ...], out: str, eval_only: bool, compile_model: bool | None, **options: Any) -> None:
     """Pre-train a BERT on shards, with masked words and next sentences.
@@ -154,7 +167,8 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
     from trainer.metrics import table
     from trainer.train import evaluate_checkpoint, train
 
-    data = open_training_data(shards)
+    cache = CacheOptions(folder=settings.pop("cache"), max_bytes=settings.pop("cache_size"))
+    data = open_training_data(shards, cache=cache)
     request = Request(
         out=out,
         size=settings.pop("size"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bertdata.cache_options import CacheOptions
 from bertdata.config import BuildOptions
 from bertdata.data_set import DataSet, open_data_set
 from bertdata.errors import TrainingError
@@ -20,6 +23,8 @@ from trainer.reader import BlockReader
 from trainer.state import DataState
 
 __all__ = ["TrainingData", "open_training_data", "parse_shards"]
+
+_log = logging.getLogger(__name__)
 
 _WEIGHTED = re.compile(r"(?P<place>.+):(?P<weight>\d+(\.\d*)?|\.\d+)")
 _BARE_SERVER = re.compile(r"[a-z0-9+]+://[^/]*")
@@ -116,6 +121,8 @@ class TrainingData:
         Raises:
             TrainingError: There are fewer samples than lanes.
         """
+        for data_set in self.data_sets:
+            _warn_of_small_cache(data_set, shuffle_shards=state.shuffle_shards)
         return Plan(
             self.open_split("train").tables,
             weights=self.weights,
@@ -143,14 +150,17 @@ class TrainingData:
         )
 
 
-def open_training_data(shards: Sequence[str]) -> TrainingData:
+def open_training_data(shards: Sequence[str], *, cache: CacheOptions | None = None) -> TrainingData:
     """Opens data sets.
 
     Args:
         shards: For each its folder or URI, and a colon and its weight behind that for all or for none of them.
+        cache: Where the shards of URIs are kept.
 
     Raises:
         ShardError: One is not there or damaged.
+        DownloadError: A server refuses it, or fails for good.
+        OutputError: The cache is too small for a shard, or cannot be written to.
         TrainingError: They cannot be used together.
     """
     parsed = [parse_shards(text) for text in shards]
@@ -160,8 +170,24 @@ def open_training_data(shards: Sequence[str]) -> TrainingData:
             f"--shards gives weights to {len(weights)} of {len(parsed)} data sets; give one to each, or to none, and "
             "each counts by its size"
         )
-    data_sets = tuple(open_data_set(place) for place, _ in parsed)
+    data_sets = tuple(open_data_set(place, cache) for place, _ in parsed)
     return TrainingData(data_sets=data_sets, weights=tuple(weights) or None)
+
+
+def _warn_of_small_cache(data_set: DataSet, *, shuffle_shards: int | None) -> None:
+    max_bytes = data_set.shard_files.max_bytes
+    if max_bytes is None:
+        return
+    sizes = sorted(shard.num_bytes for shard in data_set.manifest.shards if shard.split == "train")
+    # While lanes go from one group of shards to the next, they are in both.
+    needed = sum(sizes if shuffle_shards is None else sizes[-2 * shuffle_shards :])
+    if needed > max_bytes:
+        _log.warning(
+            "%s: samples are drawn from %.1f GB of shards at a time, and the cache may hold %.1f GB: shards will be fetched "
+            "again and again. Give --cache-size %dMB, or --shuffle-shards %d",
+            *(data_set.location, needed / 1e9, max_bytes / 1e9),
+            *(math.ceil(needed / 1e6), max(1, max_bytes // (2 * sizes[-1]))),
+        )
 
 
 def _max_predictions(options: BuildOptions) -> int:

@@ -92,8 +92,8 @@ class Order:
         source: Number of the data set among those of the run, which have draws of their own.
         num_lanes: Lanes.
         window_blocks: Blocks' worth of samples in a window. None for enough that the windows of all lanes together hold
-            as many blocks as there are shards, and at least `MIN_WINDOW_BLOCKS`: since all samples of a document lie in
-            one shard, this keeps them apart about as well as shuffling the whole data set would.
+            as many blocks as shards are shuffled together, and at least `MIN_WINDOW_BLOCKS`: since all samples of a
+            document lie in one shard, this keeps them apart about as well as a shuffle of all samples would.
         shuffle_shards: Shards whose blocks are permuted together; None for all. With fewer, an epoch goes through the
             shards by groups, which are drawn anew in each epoch: a cache needs to hold few groups at a time.
     """
@@ -113,9 +113,9 @@ class Order:
         self._num_mask_sets = table.num_mask_sets
         self.num_samples = table.num_samples
         num_shards = int(self._shards.max()) + 1
-        self.window_blocks = window_blocks or max(MIN_WINDOW_BLOCKS, -(-num_shards // num_lanes))
-        self.window_samples = self.window_blocks * int(self._sizes.max())
         self._shuffle_shards = min(shuffle_shards or num_shards, num_shards)
+        self.window_blocks = window_blocks or max(MIN_WINDOW_BLOCKS, -(-self._shuffle_shards // num_lanes))
+        self.window_samples = self.window_blocks * int(self._sizes.max())
         self._num_shards = num_shards
         lanes = np.arange(num_lanes + 1)
         self._lengths = np.diff(lanes * self.num_samples // num_lanes)  # of each lane in an epoch

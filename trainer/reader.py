@@ -15,7 +15,6 @@ from bertdata.config import BuildOptions
 from bertdata.data_set import DataSet
 from bertdata.errors import ShardError
 from bertdata.masking import with_mask_sets
-from bertdata.shard_files import LocalShards
 from bertdata.shards import Block, position_dtype
 from bertdata.spill import offsets_of
 from bertdata.wordpiece import Vocabulary
@@ -73,7 +72,7 @@ class BlockReader:
     @property
     def is_remote(self) -> bool:
         """Whether shards may have to be fetched, and `prefetch` helps."""
-        return not all(isinstance(data_set.shard_files, LocalShards) for data_set in self._data_sets)
+        return any(data_set.shard_files.max_bytes is not None for data_set in self._data_sets)
 
     @cached_property
     def limits(self) -> BlockLimits:
