@@ -162,9 +162,7 @@ class Assembler:
         if self._reader.is_remote:
             self._prefetch([number for number, _ in wanted])
         self._arena.reserve(len(self._users) - len(self._slots))  # for what later steps will need, too
-        in_shards = sorted(
-            wanted.items()
-        )  # a shard that has to be fetched, and may be evicted, is fetched once for all
+        in_shards = sorted(wanted.items())  # each shard at one time, since it may be evicted after that
         for (key, _), slot in zip(in_shards, self._run(self._read, in_shards), strict=True):
             self._slots[key] = slot if isinstance(slot, int) else self._arena.add(*slot)
         for held, part, key in used:

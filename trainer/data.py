@@ -183,8 +183,8 @@ def _warn_of_small_cache(data_set: DataSet, *, shuffle_shards: int | None) -> No
     needed = sum(sizes if shuffle_shards is None else sizes[-2 * shuffle_shards :])
     if needed > max_bytes:
         _log.warning(
-            "%s: samples are drawn from %.1f GB of shards at a time, and the cache may hold %.1f GB: shards will be fetched "
-            "again and again. Give --cache-size %dMB, or --shuffle-shards %d",
+            "%s: samples are drawn from %.1f GB of shards at a time, and the cache may hold %.1f GB: shards will be "
+            "fetched again and again. Give --cache-size %dMB, or --shuffle-shards %d",
             *(data_set.location, needed / 1e9, max_bytes / 1e9),
             *(math.ceil(needed / 1e6), max(1, max_bytes // (2 * sizes[-1]))),
         )
