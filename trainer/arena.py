@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bertdata.errors import ShardError
@@ -75,17 +77,16 @@ class Arena:
     """
 
     def __init__(self, limits: BlockLimits) -> None:
-        def rows(width: int, dtype: Any) -> NDArray[Any]:
-            return np.empty((0, width), dtype=dtype)
+        def rows(width: int, dtype: Any, *more: int) -> NDArray[Any]:
+            return np.empty((0, width, *more), dtype=dtype)
 
         self._num_offsets = limits.num_samples + 1
         self._tokens = rows(limits.num_tokens, limits.token_dtype)
-        self._token_offsets = rows(self._num_offsets, np.int64)
+        self._token_bytes = rows(self._num_offsets, np.int64)  # where samples begin in all of `_tokens`
+        self._masks = rows(limits.num_predictions, limits.token_dtype, 2)  # position, and what is shown there
+        self._mask_bytes = rows(self._num_offsets, np.int64)
         self._segment_b = rows(self._num_offsets, limits.position_dtype)
         self._next_sentence_label = rows(self._num_offsets, np.uint8)
-        self._mask_positions = rows(limits.num_predictions, limits.position_dtype)
-        self._mask_tokens = rows(limits.num_predictions, limits.token_dtype)
-        self._mask_offsets = rows(self._num_offsets, np.int64)
         self._free: list[int] = []
 
     def reserve(self, num_blocks: int) -> None:
@@ -97,9 +98,11 @@ class Arena:
         after = max(before + missing, int(before * _GROWTH))
         for name, rows in vars(self).items():
             if isinstance(rows, np.ndarray):
-                grown = np.empty((after, rows.shape[1]), dtype=rows.dtype)
+                grown = np.empty((after, *rows.shape[1:]), dtype=rows.dtype)
                 grown[:before] = rows
                 setattr(self, name, grown)
+        for begins in (self._token_bytes, self._mask_bytes):
+            begins[0, 0] = begins[-1, -1] = 0  # Arrow looks at the first and the last, whether or not they are filled
         self._free.extend(reversed(range(before, after)))  # the lowest is taken first
 
     def add(self, block: Block, mask_sets: NDArray[np.int64]) -> int:
@@ -119,7 +122,7 @@ class Arena:
         chosen = np.arange(num_samples) * num_sets + mask_sets
         starts = offsets_of(block.num_predictions.ravel())
         masks, mask_offsets = gather_spans(starts[chosen], starts[chosen + 1])
-        if len(masks) > self._mask_tokens.shape[1]:
+        if len(masks) > self._masks.shape[1]:
             raise ShardError(
                 f"a mask set of the block predicts {len(masks)} positions, more than the options of its data set "
                 "allow; build the data set again"
@@ -127,12 +130,15 @@ class Arena:
         self.reserve(1)
         slot = self._free.pop()
         self._tokens[slot, : len(block.tokens)] = block.tokens
-        self._token_offsets[slot, : num_samples + 1] = block.token_offsets
+        self._masks[slot, : len(masks), 0] = block.mask_positions[masks]
+        self._masks[slot, : len(masks), 1] = block.mask_tokens[masks]
+        for rows, begins, offsets in (
+            (self._tokens, self._token_bytes, block.token_offsets),
+            (self._masks, self._mask_bytes, mask_offsets),
+        ):
+            begins[slot, : num_samples + 1] = slot * rows[0].nbytes + offsets * np.int64(rows[0, 0].nbytes)
         self._segment_b[slot, :num_samples] = block.segment_b
         self._next_sentence_label[slot, :num_samples] = block.next_sentence_label
-        self._mask_positions[slot, : len(masks)] = block.mask_positions[masks]
-        self._mask_tokens[slot, : len(masks)] = block.mask_tokens[masks]
-        self._mask_offsets[slot, : num_samples + 1] = mask_offsets
         return slot
 
     def release(self, slot: int) -> None:
@@ -141,8 +147,8 @@ class Arena:
 
     def lengths(self, slots: NDArray[np.int64], samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns the tokens of samples [N], given by slot [N] and number within the block [N]."""
-        offsets, cells = self._token_offsets.reshape(-1), slots * self._num_offsets + samples
-        lengths: NDArray[np.int64] = offsets[cells + 1] - offsets[cells]
+        begins, cells = self._token_bytes.reshape(-1), slots * self._num_offsets + samples
+        lengths: NDArray[np.int64] = (begins[cells + 1] - begins[cells]) // self._tokens.itemsize
         return lengths
 
     def show(self, slots: NDArray[np.int64], samples: NDArray[np.int64]) -> Shown:
@@ -153,19 +159,13 @@ class Arena:
             samples: int64 [N], number of each sample within its block.
         """
         cells = slots * self._num_offsets + samples
-
-        def spans(offsets: NDArray[Any], row_width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-            offsets, before = offsets.reshape(-1), slots * row_width
-            return gather_spans(before + offsets[cells], before + offsets[cells + 1])
-
-        # take() is half as fast again as indexing by brackets.
-        tokens, token_offsets = spans(self._token_offsets, self._tokens.shape[1])
-        token_ids = self._tokens.reshape(-1).take(tokens).astype(np.int32)
-        masks, mask_offsets = spans(self._mask_offsets, self._mask_tokens.shape[1])
+        tokens, token_offsets = _take_spans(self._tokens, self._token_bytes, cells)
+        masks, mask_offsets = _take_spans(self._masks, self._mask_bytes, cells)
+        token_ids = tokens.astype(np.int32)
         mask_rows = np.repeat(token_offsets[:-1], np.diff(mask_offsets))
-        mask_rows += self._mask_positions.reshape(-1).take(masks)
-        mask_labels = token_ids[mask_rows].astype(np.int64)
-        token_ids[mask_rows] = self._mask_tokens.reshape(-1).take(masks)
+        mask_rows += masks[:, 0]
+        mask_labels = token_ids.take(mask_rows).astype(np.int64)  # take() is half as fast again as brackets
+        token_ids[mask_rows] = masks[:, 1]
 
         runs = np.empty((len(cells), 2), dtype=np.int64)  # tokens of segment A, and of segment B
         runs[:, 0] = self._segment_b.reshape(-1)[cells]
@@ -179,3 +179,24 @@ class Arena:
             mask_offsets=mask_offsets,
             next_sentence_labels=self._next_sentence_label.reshape(-1)[cells].astype(np.int64),
         )
+
+
+def _take_spans(
+    rows: NDArray[Any], begins: NDArray[np.int64], cells: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Returns N spans of `rows` end to end, and where each starts among them: int64 [N + 1].
+
+    Args:
+        rows: Elements, of which the first two dimensions count as one.
+        begins: Byte at which each span begins; it ends where the next one begins.
+        cells: int64 [N], numbers of spans in the flat `begins`.
+    """
+    # Arrow copies whole spans. An index of every element, which numpy needs, takes twice the time.
+    buffers = [None, pa.py_buffer(begins), pa.py_buffer(rows)]
+    spans = pa.LargeBinaryArray.from_buffers(pa.large_binary(), begins.size - 1, buffers)
+    taken = pc.take(spans, pa.array(cells), boundscheck=False)
+    _, offsets, data = taken.buffers()
+    element_bytes = rows[0, 0].nbytes
+    found = np.frombuffer(offsets, dtype=np.int64, count=len(cells) + 1) // element_bytes
+    elements = np.frombuffer(data, dtype=rows.dtype, count=int(found[-1]) * (element_bytes // rows.itemsize))
+    return elements.reshape(-1, *rows.shape[2:]), found

@@ -152,9 +152,11 @@ class Assembler:
         wanted: dict[tuple[int, int], int] = {}  # the data set of each
         used = []
         for piece in pieces:
+            if not (piece.held.slots == _NOT_READ).any():
+                continue
             parts = np.unique(piece.part)
             parts = parts[piece.held.slots[parts] == _NOT_READ].tolist()
-            keys = piece.held.keys if parts else []
+            keys = piece.held.keys
             used += [(piece.held, part, keys[part]) for part in parts]
             wanted |= {keys[part]: piece.source for part in parts if keys[part] not in self._slots}
         if not used:

@@ -18,7 +18,7 @@ from trainer.reader import BlockReader
 
 __all__ = ["Loader"]
 
-_SAMPLES_AT_ONCE = 4096
+_SAMPLES_AT_ONCE = 8192
 """Samples that are gathered together: fewer cost more calls of numpy, more do not fit the processor's caches."""
 
 _CHUNKS_AHEAD = 2

@@ -2,10 +2,13 @@
 
 import re
 
+import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.benchmarks import build, read, verify
+from tests.benchmarks import build, loader, read, verify
+from tests.benchmarks.batches import fingerprints, finish
 
 
 @pytest.mark.slow
@@ -37,3 +40,46 @@ def test_verify_benchmark_prints_its_table():
     assert re.search(r"^counting statistics takes [\d.]+% of building shards$", result.output, re.M)
     for what in ("checksums", "all"):
         assert re.search(rf"^{what} +[\d.]+ +SHA-256 alone +[\d.]+ +[\d.]+ x$", result.output, re.M)
+
+
+@pytest.mark.slow
+def test_loader_benchmark_prints_its_table():
+    arguments = ["--megabytes", "0.3", "--peer-samples", "1024", "--runs", "1"]
+    result = CliRunner().invoke(loader.main, arguments)
+    assert result.exit_code == 0, result.output
+    assert len(re.findall(r"^L = \d+, K = 5: [\d,]+ samples", result.output, re.M)) == 2
+    for what in ("webdataset, .ten per sample", "webdataset, blocks cut up", "in memory, end to end"):
+        assert len(re.findall(rf"^{what} +[\d,]+ +[\d,]+ .* x (reached|missed)$", result.output, re.M)) == 2
+    assert re.search(r"^ours +[\d,]+ +[\d,]+ +CRC-32 +200,000 (reached|missed)$", result.output, re.M)
+    assert len(re.findall(r"^ours: the first batch comes after [\d.]+ s", result.output, re.M)) == 2
+
+
+@pytest.mark.slow
+def test_loader_benchmark_prints_stages_and_waiting():
+    arguments = ["--megabytes", "0.3", "--length", "128", "--stages", "--training", "--training-steps", "3"]
+    result = CliRunner().invoke(loader.main, arguments)
+    assert result.exit_code == 0, result.output
+    for stage in ("plan", "batch", "all else"):
+        assert re.search(rf"^{stage} +[\d.]+ s +[\d.]+% +\d+ us per batch$", result.output, re.M)
+    assert re.search(r"[\d.]+% of the time is spent waiting for data", result.output)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param([*range(256), *range(256)], id="twice"),
+        pytest.param([*range(500), *range(600, 612)], id="others"),
+        pytest.param(range(256), id="missing"),
+    ],
+)
+def test_loader_benchmark_refuses_samples_that_are_not_those_of_the_data_set(numbers):
+    def batches(numbers):
+        for start in range(0, len(numbers), 256):
+            tokens = np.repeat(np.array(numbers[start : start + 256]) + 5, 3)
+            three, one = np.full(256, 3), np.ones(256, dtype=np.int64)
+            yield finish(tokens, three, 2 * one, 0 * one, one, one, 0 * one)
+
+    samples = fingerprints(batches(range(512)))
+    loader.Way(epoch=lambda: batches(range(511, -1, -1)), samples=samples).check("reversed")
+    with pytest.raises(click.ClickException, match="it does not deliver the samples"):
+        loader.Way(epoch=lambda: batches(numbers), samples=samples).check("it")

@@ -35,9 +35,9 @@ def there(new_data_set: Callable[..., DataSet], server: ShardServer) -> DataSet:
     return found
 
 
-def open_there(server: ShardServer, cache: Path, *, max_bytes: int | None = None) -> TrainingData:
+def open_there(server: ShardServer, cache: Path, *, max_bytes: int | None = None, folder: str = "data") -> TrainingData:
     options = CacheOptions(folder=cache, max_bytes=max_bytes, timeout=2.0)
-    return open_training_data([f"http://{server.address}/data"], cache=options)
+    return open_training_data([f"http://{server.address}/{folder}"], cache=options)
 
 
 def loader_of(
@@ -69,13 +69,13 @@ def test_rank_fetches_only_shards_that_hold_blocks_of_its_lanes(
 ) -> None:
     shards = there.blocks("train").shard
     for rank in range(4):
-        server.requests.clear()
-        data = open_there(server, tmp_path / str(rank))
+        server.files |= {f"/{rank}/{path.name}": path.read_bytes() for path in there.folder.iterdir()}
+        data = open_there(server, tmp_path / str(rank), folder=str(rank))
         loader = loader_of(data, rank=rank, world_size=4, window_blocks=1, shuffle_shards=1)
         plan = data.make_plan(data.initial_state(seed=5, batch_size=8, window_blocks=1, shuffle_shards=1))
         num_steps = 6
         list(loader.steps(0, num_steps))
-        asked = {path.rpartition("/")[2] for path in server.paths(".tar")}
+        asked = {path.rpartition("/")[2] for path in server.paths(".tar") if path.startswith(f"/{rank}/")}
         read = [plan.step_samples(step, rank=rank, world_size=4).block for step in range(num_steps)]
         needed = {there.manifest.shards[shard].name for shard in shards[np.concatenate(read)].tolist()}
         # Beside what its steps need, the windows after them are fetched ahead.
@@ -140,11 +140,10 @@ def test_next_windows_are_fetched_before_they_are_needed(there: DataSet, server:
 def test_resuming_fetches_only_what_the_next_windows_need(there: DataSet, server: ShardServer, tmp_path: Path) -> None:
     counts = []
     for step in (0, 13, 400):
-        server.requests.clear()
-        data = open_there(server, tmp_path / str(step))
+        server.files |= {f"/{step}/{path.name}": path.read_bytes() for path in there.folder.iterdir()}
+        data = open_there(server, tmp_path / str(step), folder=str(step))
         next(loader_of(data, rank=0, world_size=4, window_blocks=1, shuffle_shards=1).steps(step))
-        data.data_sets[0].shard_files.close()
-        counts.append(len(server.paths(".tar")))
+        counts.append(len([path for path in server.paths(".tar") if path.startswith(f"/{step}/")]))
     assert max(counts) < NUM_SHARDS
 
 
