@@ -11,6 +11,7 @@ Of the K mask sets of a sample only the one that it shows is kept.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from bertdata.spill import gather_spans, offsets_of
 
 __all__ = ["Arena", "BlockLimits", "Shown"]
 
-_GROWTH = 1.25
+_GROWTH = 1.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +96,7 @@ class Arena:
         if missing <= 0:
             return
         before = len(self._tokens)
-        after = max(before + missing, int(before * _GROWTH))
+        after = math.ceil((before + missing) * _GROWTH)
         for name, rows in vars(self).items():
             if isinstance(rows, np.ndarray):
                 grown = np.empty((after, *rows.shape[1:]), dtype=rows.dtype)
