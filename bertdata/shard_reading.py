@@ -63,16 +63,16 @@ def _check_values(block: Block, *, where: str) -> None:
     lengths, dtype = block.lengths, block.segment_b.dtype
     counts = block.num_predictions.astype(np.int64).sum(axis=1)
     checks = {
-        "token_offsets do not ascend": (lengths < 2).any(),
-        f"a sample is longer than positions of {dtype} can tell": (lengths > np.iinfo(dtype).max).any(),
-        "segment_b lies outside of its sample": ((block.segment_b < 2) | (block.segment_b > lengths)).any(),
-        "next_sentence_label is neither 0 nor 1": (block.next_sentence_label > 1).any(),
+        "token_offsets do not ascend": lengths.min() < 2,
+        f"a sample is longer than positions of {dtype} can tell": lengths.max() > np.iinfo(dtype).max,
+        "segment_b lies outside of its sample": block.segment_b.min() < 2 or (block.segment_b > lengths).any(),
+        "next_sentence_label is neither 0 nor 1": block.next_sentence_label.max() > 1,
     }
     for what, is_wrong in checks.items():
         if is_wrong:
             raise ShardError(f"{where}: {what}; build the shard again")
     last = np.repeat((lengths - 1).astype(dtype), counts)
-    if (block.mask_positions == 0).any() or (block.mask_positions >= last).any():
+    if block.mask_positions.min(initial=1) == 0 or (block.mask_positions >= last).any():
         raise ShardError(
             f"{where}: mask_positions lie outside of their samples or on their ends; build the shard again"
         )

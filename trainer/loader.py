@@ -18,8 +18,8 @@ from trainer.reader import BlockReader
 
 __all__ = ["Loader"]
 
-_SAMPLES_AT_ONCE = 8192
-"""Samples that are gathered together: fewer cost more calls of numpy, more do not fit the processor's caches."""
+_TOKENS_AT_ONCE = 1 << 21
+"""Tokens that are gathered together, at most: fewer cost more calls of numpy, more take more memory than they gain."""
 
 _CHUNKS_AHEAD = 2
 
@@ -74,7 +74,7 @@ class Loader:
     ) -> Iterator[list[StepBatches]]:
         share = self._plan.samples_per_lane * len(self._lanes)
         # A run begins with one step, so that it need not wait for blocks that only later steps need.
-        num_steps, most = 1, max(1, _SAMPLES_AT_ONCE // share)
+        num_steps, most = 1, max(1, _TOKENS_AT_ONCE // (share * self._reader.max_seq_length))
         while stop is None or start < stop:
             end = start + num_steps * every
             yield assembler.prepare(start, end if stop is None else min(end, stop), every=every)
