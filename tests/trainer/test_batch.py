@@ -1,3 +1,4 @@
+import copy
 from itertools import pairwise
 
 import numpy as np
@@ -145,3 +146,14 @@ def test_fixed_shapes_of_a_share_without_samples(data_set: DataSet, model: torch
 def test_cutting_refuses_what_cannot_be(change: dict[str, float]) -> None:
     with pytest.raises(TrainingError, match="it must be"):
         Cutting(**SIZES, **change)  # type: ignore[arg-type]
+
+
+def test_compiled_model_takes_batches_of_all_shapes_in_one_graph(data_set: DataSet, model: torch.nn.Module) -> None:
+    compiled = copy.deepcopy(model)
+    compiled.compile(dynamic=True, backend="aot_eager")
+    torch._dynamo.utils.counters.clear()
+    for options in ({"micro_batch_size": 30}, {"micro_batch_size": 30, "pad_to_multiple": 64}):
+        for batch in cut(data_set, list(range(0, 160, 2)), **options).micro_batches:
+            expected, found = (pretraining_sums(one(batch), batch)[2] for one in (model, compiled))
+            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1

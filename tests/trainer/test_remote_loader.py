@@ -162,6 +162,11 @@ def test_damage_at_the_source_is_an_error_or_left_out(there: DataSet, server: Sh
     assert (reader.num_bad_blocks, reader.num_bad_samples) == (1, 20)
 
 
+def test_state_does_not_depend_on_where_the_shards_lie(there: DataSet, server: ShardServer, tmp_path: Path) -> None:
+    remote, local = open_there(server, tmp_path), TrainingData(data_sets=(there,))
+    assert remote.initial_state(seed=0, batch_size=8) == local.initial_state(seed=0, batch_size=8)
+
+
 def test_small_cache_is_warned_of(
     there: DataSet, server: ShardServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
