@@ -5,6 +5,7 @@ for sample in bertdata.read_samples("shards/"):
 """
 
 from bertdata.blocks import Sample
+from bertdata.cache_options import CacheOptions
 from bertdata.config import BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
 from bertdata.data_set import DataSet, open_data_set
 from bertdata.documents import Document
@@ -28,6 +29,7 @@ __all__ = [
     "BertDataError",
     "Block",
     "BuildOptions",
+    "CacheOptions",
     "ConfigError",
     "DataSet",
     "Document",

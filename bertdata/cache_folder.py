@@ -10,17 +10,18 @@
 
 A partial file has its full size from the start, so the sizes of what lies there are the room that is taken, at every
 moment and after any process was killed. A partial file without a lock is that of a process that is gone; who makes room
-next removes it. Only shards are evicted, and never one that is locked: those used longest ago first. What was fetched
-before it was needed has an access time of 0 until it is used, and is evicted after the others, the latest first.
+next removes it. Only shards are evicted, and never one that is locked: those used longest ago first.
+
+What is fetched before it is needed has an access time of 0 until it is used. It makes room only for what is needed now,
+and after all others: first partial files, whose process notices that they have no name any more, then whole ones, each
+the latest first.
 """
 
 from __future__ import annotations
 
 import enum
 import errno
-import logging
 import os
-import re
 import shutil
 import time
 from collections.abc import Collection, Iterator
@@ -29,15 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertdata.errors import OutputError
+from bertdata.eviction import Entry, entries_in, in_order_of_eviction, remove_if_unlocked
 from bertdata.file_locks import LockedFile
 
 __all__ = ["CacheFolder", "NoPart", "PartFile"]
-
-_LOG = logging.getLogger(__name__)
-
-_DATA_SET = re.compile(r"[0-9a-f]{16}")
-_SHARD = re.compile(r"([0-9a-f]{16}-)?(train|eval)-[0-9]{5}-of-[0-9]{5}\.tar")
-_MAX_AWAITED_SECONDS = 3600.0  # what a job that is gone had fetched ahead is not kept for ever
 
 
 class NoPart(enum.Enum):
@@ -56,20 +52,17 @@ class PartFile:
     target: Path
     file: LockedFile
 
+    @property
+    def is_revoked(self) -> bool:
+        """Whether its room was taken for something that is needed now."""
+        return os.fstat(self.file.descriptor).st_nlink == 0
+
     def write(self, data: bytes, position: int) -> None:
         """Writes bytes to their place."""
         view = memoryview(data)
         while view:
             written = os.pwrite(self.file.descriptor, view, position)
             view, position = view[written:], position + written
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    path: Path
-    num_bytes: int
-    used: float  # when
-    is_awaited: bool  # fetched ahead, and not used yet
 
 
 class CacheFolder:
@@ -87,10 +80,11 @@ class CacheFolder:
         self.path = path
         with self._errors():
             self.path.mkdir(parents=True, exist_ok=True)
-            with self._lock():
-                held = sum(entry.num_bytes for entry in self._entries())
-            free = shutil.disk_usage(self.path).free
-        self.max_bytes = (held + free) * 9 // 10 if max_bytes is None else max_bytes
+            if max_bytes is None:
+                with self._lock():
+                    held = sum(entry.num_bytes for entry in entries_in(self.path))
+                max_bytes = (held + shutil.disk_usage(self.path).free) * 9 // 10
+        self.max_bytes = max_bytes
         self.num_evicted = 0
 
     @contextmanager
@@ -108,23 +102,6 @@ class CacheFolder:
         with LockedFile(self.path / ".lock") as file:
             file.lock(exclusive=True)
             yield
-
-    def _entries(self) -> list[_Entry]:
-        """Returns what lies there, without partial files of processes that are gone, which it removes."""
-        entries = []
-        for folder in (child for child in self.path.iterdir() if _DATA_SET.fullmatch(child.name)):
-            for child in os.scandir(folder):
-                path = Path(child.path)
-                if child.name.endswith(".part") and _remove_if_unlocked(path):
-                    _LOG.info("%s is left over; removed", path)
-                    continue
-                try:
-                    status = path.stat()
-                except FileNotFoundError:  # somebody else tidies up
-                    continue
-                is_awaited = status.st_atime == 0 and status.st_mtime > time.time() - _MAX_AWAITED_SECONDS
-                entries.append(_Entry(path, status.st_size, used=status.st_mtime, is_awaited=is_awaited))
-        return entries
 
     def reserve(
         self,
@@ -163,6 +140,7 @@ class CacheFolder:
                     file.close()
                     return NoPart.NO_ROOM
                 self._allocate(file, num_bytes, name=target.name)
+                _set_times(file, is_ahead=is_ahead)
             except BaseException:
                 path.unlink(missing_ok=True)
                 file.close()
@@ -171,31 +149,32 @@ class CacheFolder:
 
     def _make_room(self, num_bytes: int, *, name: str, kept: Collection[Path], is_ahead: bool) -> bool:
         """Evicts shards until there is room, and returns whether there is."""
-        entries = self._entries()
+        entries = entries_in(self.path)
         missing = sum(entry.num_bytes for entry in entries) + num_bytes - self.max_bytes
         if missing <= 0:
             return True
         self._check_fits(name, num_bytes, entries)
-        shards = [entry for entry in entries if _SHARD.fullmatch(entry.path.name)]
-        kept = set(kept)
-        last = [entry for entry in shards if entry.is_awaited or entry.path in kept]
-        first = sorted((entry for entry in shards if entry not in last), key=lambda entry: entry.used)
-        if not is_ahead:
-            first += sorted(last, key=lambda entry: -entry.used)
-        if sum(entry.num_bytes for entry in first) < missing:
+        evictable = in_order_of_eviction(entries, kept=set(kept), is_ahead=is_ahead)
+        if sum(entry.num_bytes for entry in evictable) < missing:
             return False
-        for entry in first:
-            if missing > 0 and _remove_if_unlocked(entry.path):
-                self.num_evicted += 1
-                missing -= entry.num_bytes
+        for entry in evictable:
+            if missing <= 0:
+                break
+            if entry.path.suffix == ".part":
+                os.truncate(entry.path, 0)
+                entry.path.unlink()
+            elif not remove_if_unlocked(entry.path):
+                continue
+            self.num_evicted += entry.path.suffix == ".tar"
+            missing -= entry.num_bytes
         return missing <= 0
 
     def check_fits(self, name: str, num_bytes: int) -> None:
         """Raises OutputError for a file that the folder cannot hold, whatever is evicted."""
         with self._errors(), self._lock():
-            self._check_fits(name, num_bytes, self._entries())
+            self._check_fits(name, num_bytes, entries_in(self.path))
 
-    def _check_fits(self, name: str, num_bytes: int, entries: list[_Entry]) -> None:
+    def _check_fits(self, name: str, num_bytes: int, entries: list[Entry]) -> None:
         stays = sum(entry.num_bytes for entry in entries if not entry.path.name.endswith((".tar", ".part")))
         if stays + num_bytes > self.max_bytes:
             others = f" beside {stays:,} bytes of small files" if stays else ""
@@ -224,11 +203,17 @@ class CacheFolder:
             "give another --cache"
         )
 
-    def commit(self, part: PartFile, *, is_ahead: bool = False) -> LockedFile:
-        """Gives a file that is whole its name; returns it, locked (shared) against eviction."""
+    def commit(self, part: PartFile, *, is_ahead: bool = False) -> LockedFile | None:
+        """Gives a file that is whole its name.
+
+        Returns:
+            It, locked (shared) against eviction; None where it was revoked.
+        """
         with self._errors(), self._lock():
-            now = time.time()
-            os.utime(part.file.descriptor, (0 if is_ahead else now, now))
+            if part.is_revoked:
+                part.file.close()
+                return None
+            _set_times(part.file, is_ahead=is_ahead)
             part.path.replace(part.target)
             part.file.lock(exclusive=False)
         return part.file
@@ -236,7 +221,8 @@ class CacheFolder:
     def drop(self, part: PartFile) -> None:
         """Removes a partial file."""
         with self._errors(), self._lock():
-            part.path.unlink(missing_ok=True)
+            if not part.is_revoked:  # else there may be another one of its name
+                part.path.unlink()
             part.file.close()
 
     def mark_used(self, path: Path) -> None:
@@ -254,7 +240,7 @@ class CacheFolder:
 
     @contextmanager
     def wanting_room(self) -> Iterator[None]:
-        """Makes those who fetch ahead give up what they have not finished, while the context lasts."""
+        """Keeps those who fetch ahead from taking room while the context lasts."""
         with LockedFile(self.path / ".wanted") as file:
             file.lock(exclusive=True)
             yield
@@ -265,13 +251,6 @@ class CacheFolder:
             return not file.try_lock(exclusive=False)
 
 
-def _remove_if_unlocked(path: Path) -> bool:
-    """Removes a file that nobody uses, and returns whether it is gone."""
-    try:
-        with LockedFile(path, os.O_RDWR) as file:
-            if file.try_lock(exclusive=True):
-                path.unlink()
-                return True
-    except FileNotFoundError:
-        return True
-    return False
+def _set_times(file: LockedFile, *, is_ahead: bool) -> None:
+    now = time.time()
+    os.utime(file.descriptor, (0 if is_ahead else now, now))

@@ -1,33 +1,41 @@
-"""Folders in S3 and in Google Cloud Storage, through `pyarrow.fs`."""
+"""Folders in S3 and in Google Cloud Storage, read by processes of their own; see `bertdata.store_reader` for why."""
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import errno
+import json
 import os
 import re
+import select
+import subprocess
+import sys
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
-from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from pathlib import Path
 
-import pyarrow.fs
-
+from bertdata import store_reader
 from bertdata.errors import ConfigError, DownloadError
 from bertdata.remote import ADVICE, ADVICE_IF_REFUSED, location_of, options_in, path_in
 from bertdata.retries import Retries, WrongSizeError
 from bertdata.web import NotFoundError
 
-__all__ = ["ObjectFolder", "open_store"]
+__all__ = ["ObjectFolder"]
 
-Result = TypeVar("Result")
-
-PIECE_BYTES = 1 << 23
+PIECE_BYTES = 1 << 22
 _MAX_FAILURES_AT_FIRST = 2  # before the server has answered at all: its name may be wrong
-_GCS_RETRY_SECONDS = 2  # within the library, whose waits cannot be cut short; all further tries are ours
-_GCS_READ_BYTES = 1 << 20
+_START_SECONDS = 60.0  # of a process on a busy machine
+_READ_BYTES = 1 << 18
+_ALLOWED = {
+    "s3": ("endpoint_override", "scheme", "region", "anonymous"),
+    "gs": ("endpoint_override", "scheme", "anonymous"),
+}
+
+# It must find the same libraries, and none of the modules beside it, whose names are those of others.
+_START = """
+import json, runpy, sys
+sys.path[:] = json.loads(sys.argv.pop())
+runpy.run_path(sys.argv.pop(), run_name="__main__")
+"""
 
 _STATUS = re.compile(r"HTTP status (?:code: )?(\d{3})")
 _TRANSIENT_STATUS = (408, 425, 429)
@@ -41,33 +49,30 @@ _PERMANENT_AWS_ERRORS = frozenset(
 )
 
 
-def open_store(uri: str, *, timeout: float, max_failures: int, sleep: Callable[[float], None]) -> ObjectFolder:
-    """Opens a folder by its s3:// or gs:// URI; see `bertdata.remote.open_remote`."""
-    parts = urllib.parse.urlsplit(uri)
-    if "@" in parts.netloc or not parts.netloc:
-        raise ConfigError(
-            f"{location_of(uri)}: it must be {parts.scheme}://bucket/folder; credentials come from the environment"
-        )
-    kind = _S3Folder if parts.scheme == "s3" else _GcsFolder
-    return kind(uri, timeout=timeout, max_failures=max_failures, sleep=sleep)
-
-
 class ObjectFolder:
-    """A folder in an object store, see `bertdata.remote.RemoteFolder`."""
+    """A folder in an object store, see `bertdata.remote.RemoteFolder`. Threads may share it; processes may not.
 
-    allowed: tuple[str, ...]
+    Args:
+        uri: Its s3:// or gs:// URI.
+        timeout: As that of `bertdata.remote.open_remote`, and so are the others.
+    """
 
     def __init__(self, uri: str, *, timeout: float, max_failures: int, sleep: Callable[[float], None]) -> None:
         parts = urllib.parse.urlsplit(uri)
+        if "@" in parts.netloc or not parts.netloc:
+            raise ConfigError(
+                f"{location_of(uri)}: it must be {parts.scheme}://bucket/folder; credentials come from the environment"
+            )
         self.location = location_of(uri)
-        self._bucket = parts.netloc
+        self._scheme, self._bucket = parts.scheme, parts.netloc
         self._folder = f"{parts.netloc}/{urllib.parse.unquote(parts.path).strip('/')}".rstrip("/")
-        self._options = options_in(uri, allowed=self.allowed)
+        self._options = options_in(uri, allowed=_ALLOWED[parts.scheme])
         self._timeout = timeout
         self._max_failures = max_failures
         self._sleep = sleep
         self._was_answered = False
-        self._opened: Any = None
+        self._idle: list[_Reader] = []
+        self._lock = threading.Lock()
 
     def iter_bytes(self, name: str, *, num_bytes: int | None = None) -> Iterator[tuple[int, bytes]]:
         """See `bertdata.remote.RemoteFolder.iter_bytes`."""
@@ -76,161 +81,150 @@ class ObjectFolder:
         position = 0
         while True:
             try:
-                store = self._opened = self._opened or self._open()
-                for data, size in self._read(store, path, position):
+                for part in self._read(path, position):
                     self._was_answered = True
-                    if num_bytes is not None and size is not None and size != num_bytes:
-                        raise WrongSizeError(f"{where} has {size:,} bytes, not {num_bytes:,}")
-                    num_bytes = size if num_bytes is None else num_bytes
-                    if data:
-                        yield position, data
-                    position += len(data)
-                    retries.came_to(position)
-                if num_bytes is None or position >= num_bytes:
+                    if isinstance(part, bytes):
+                        yield position, part
+                        position += len(part)
+                        retries.came_to(position)
+                    elif num_bytes is not None and part != num_bytes:
+                        raise WrongSizeError(f"{where} has {part:,} bytes, not {num_bytes:,}")
+                    else:
+                        num_bytes = part
+                if position == num_bytes:
                     return
-                problem = f"the connection ended at byte {position:,} of {num_bytes:,}"
-            except OSError as error:
-                problem = str(error)[:500]
-                if _is_missing(error):
-                    raise self._missing(where) from error
-                if isinstance(error, PermissionError) or _is_permanent(problem):
-                    raise DownloadError(f"{where}: access is refused ({problem}); {ADVICE_IF_REFUSED}") from error
+                problem = f"the connection ended at byte {position:,} of {num_bytes or 0:,}"
+            except _StoreError as error:
+                problem = str(error)
+                self._raise_if_permanent(error, where=where)
             retries.wait(problem, max_failures=None if self._was_answered else _MAX_FAILURES_AT_FIRST)
 
-    def _open(self) -> Any:
-        """Returns the file system."""
-        raise NotImplementedError
+    def _raise_if_permanent(self, error: _StoreError, *, where: str) -> None:
+        """Raises DownloadError for what another try does not change; there are only messages to tell it by."""
+        message = str(error)
+        if not error.has_bucket or re.search(r"Bucket '.*' not found", message):
+            raise NotFoundError(f"{where}: there is no bucket {self._bucket}; {ADVICE_IF_REFUSED}") from error
+        if error.kind == "FileNotFoundError" or "Not a regular file" in message:
+            raise NotFoundError(f"{where}: nothing is there") from error
+        status = [int(found) for found in _STATUS.findall(message)]
+        if (
+            error.kind == "PermissionError"
+            or any(300 <= code < 500 and code not in _TRANSIENT_STATUS for code in status)
+            or not _PERMANENT_AWS_ERRORS.isdisjoint(_AWS_ERROR.findall(message))
+        ):
+            raise DownloadError(f"{where}: access is refused ({message}); {ADVICE_IF_REFUSED}") from error
 
-    def _read(self, store: Any, path: str, position: int) -> Iterator[tuple[bytes, int | None]]:
-        """Yields the bytes of an object from `position` on, and its size where it is known; stops where they stop."""
-        raise NotImplementedError
-
-    def _missing(self, where: str) -> DownloadError:
-        """Returns the error of an object that is not there; a bucket that is not there looks the same at first."""
-        not_found, kind = pyarrow.fs.FileType.NotFound, None
-        with contextlib.suppress(OSError):  # then it is not known which of both is missing
-            # Without a file system, it was the bucket's region that could not be found.
-            kind = not_found if self._opened is None else self._opened.get_file_info(self._bucket).type
-        if kind == not_found:
-            return NotFoundError(f"{where}: there is no bucket {self._bucket}; {ADVICE_IF_REFUSED}")
-        return NotFoundError(f"{where}: nothing is there")
-
-
-def _is_missing(error: OSError) -> bool:
-    message = str(error)
-    is_folder, is_no_bucket = "Not a regular file" in message, re.search(r"Bucket '.*' not found", message)
-    return isinstance(error, FileNotFoundError) or is_folder or is_no_bucket is not None
-
-
-def _is_permanent(message: str) -> bool:
-    """Returns whether an error of a store stays, by what its message says; there is nothing else to go by."""
-    status = [int(found) for found in _STATUS.findall(message)]
-    if any(300 <= code < 500 and code not in _TRANSIENT_STATUS for code in status):
-        return True
-    return not _PERMANENT_AWS_ERRORS.isdisjoint(_AWS_ERROR.findall(message))
-
-
-class _S3Folder(ObjectFolder):
-    """Reads ranges: each is one request, and fails after `timeout` seconds without a byte."""
-
-    allowed = ("endpoint_override", "scheme", "region", "anonymous")
-
-    def _open(self) -> Any:
-        endpoint = self._options.get("endpoint_override") or os.environ.get(
-            "AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL", "")
-        )
-        scheme, _, host = endpoint.rpartition("://")
-        region = self._options.get("region")
-        if region is None:
-            # Stores of others mostly do not look at it; Amazon's has to be asked where the bucket is.
-            region = "us-east-1" if host else pyarrow.fs.resolve_s3_region(self._bucket)
-        return pyarrow.fs.S3FileSystem(
-            anonymous=self._options.get("anonymous") == "true",
-            region=region,
-            scheme=self._options.get("scheme") or scheme or "https",
-            endpoint_override=host.rstrip("/") or None,
-            request_timeout=self._timeout,
-            connect_timeout=min(self._timeout, 10.0),
-            retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=1),  # all further tries are ours
-        )
-
-    def _read(self, store: Any, path: str, position: int) -> Iterator[tuple[bytes, int | None]]:
-        with store.open_input_file(path) as file:
-            size = file.size()
-            yield b"", size
-            while position < size:
-                data = _read_whole(file, min(PIECE_BYTES, size - position), position)
-                yield data, size
-                position += len(data)
-
-
-def _read_whole(file: Any, num_bytes: int, position: int) -> bytes:
-    """Reads a range of an object.
-
-    `pyarrow` takes an answer that is too short for whole, and gives whatever stood in memory for the rest. So the last
-    byte is set before; where it has not changed, the range is read once more with another one.
-
-    Raises:
-        OSError: Too few bytes came.
-    """
-    for mark in (0x5A, 0xA5):
-        data = bytearray(num_bytes)
-        data[-1] = mark
-        file.seek(position)
-        if file.readinto(data) == num_bytes and data[-1] != mark:
-            return bytes(data)
-    raise OSError(f"fewer than {num_bytes:,} bytes came from byte {position:,} on")
-
-
-class _GcsFolder(ObjectFolder):
-    """Reads a stream: `pyarrow`'s files at places hold Python's lock while they wait for the server.
-
-    A stream that broke off begins anew, and what came already is skipped; the library itself continues those that break
-    off within seconds.
-    """
-
-    allowed = ("endpoint_override", "scheme", "anonymous")
-
-    def _open(self) -> Any:
-        endpoint = self._options.get("endpoint_override")
-        return pyarrow.fs.GcsFileSystem(
-            anonymous=self._options.get("anonymous") == "true",
-            scheme=self._options.get("scheme"),
-            endpoint_override=endpoint,
-            retry_time_limit=datetime.timedelta(seconds=_GCS_RETRY_SECONDS),
-        )
-
-    def _read(self, store: Any, path: str, position: int) -> Iterator[tuple[bytes, int | None]]:
-        size = self._within_time(lambda: store.get_file_info(path).size)
-        if size is None:
-            raise FileNotFoundError(errno.ENOENT, "no such object", path)
-        yield b"", size
-        stream = self._within_time(lambda: store.open_input_stream(path))
-        skipped = 0
-        while data := self._within_time(lambda: stream.read(_GCS_READ_BYTES)):
-            new = data[max(0, position - skipped) :]
-            skipped += len(data)
-            if new:
-                yield new, size
-                position += len(new)
-
-    def _within_time(self, call: Callable[[], Result]) -> Result:
-        """Returns what a call returns; it knows no time-out, so after that time it is left to itself."""
-        results: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-
-        def run() -> None:
-            try:
-                results.put((call(), None))
-            except BaseException as error:  # raised again below
-                results.put((None, error))
-
-        threading.Thread(target=run, daemon=True, name="gcs").start()
+    def _read(self, path: str, position: int) -> Iterator[bytes | int]:
+        """Yields the size of an object, then its bytes from `position` on."""
+        with self._lock:
+            reader = self._idle.pop() if self._idle else None
+        reader = reader or self._start()
+        is_whole = False
         try:
-            result, error = results.get(timeout=self._timeout)
-        except Empty:
-            self._opened = None
-            raise TimeoutError(f"no byte came in {self._timeout:g} s") from None
-        if error is not None:
-            raise error
-        value: Result = result
-        return value
+            yield from reader.read(path, position)
+            is_whole = True
+        except _StoreError as error:
+            is_whole = error.is_answer
+            raise
+        finally:
+            if is_whole:
+                with self._lock:
+                    self._idle.append(reader)
+            else:
+                reader.kill()
+
+    def _start(self) -> _Reader:
+        options = self._options | {
+            "scheme_of_store": self._scheme,
+            "bucket": self._bucket,
+            "timeout": self._timeout,
+            "piece_bytes": PIECE_BYTES,
+        }
+        # S3's client has a time-out of its own, for bytes that come; here whole pieces are waited for.
+        return _Reader(json.dumps(options), timeout=self._timeout * 2 + 10 if self._scheme == "s3" else self._timeout)
+
+    def close(self) -> None:
+        """Ends the processes that wait for something to read."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for reader in idle:
+            reader.kill()
+
+
+class _StoreError(Exception):
+    """A request failed.
+
+    Attributes:
+        kind: Name of the exception.
+        has_bucket: Whether the bucket is there, as far as is known.
+        is_answer: Whether it was answered so, and the process can go on.
+    """
+
+    def __init__(self, message: str, *, kind: str = "", has_bucket: bool = True, is_answer: bool = False) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.has_bucket = has_bucket
+        self.is_answer = is_answer
+
+
+class _Reader:
+    """A process that reads objects, one at a time."""
+
+    def __init__(self, options: str, *, timeout: float) -> None:
+        paths = json.dumps([path for path in sys.path if isinstance(path, str)])
+        command = [sys.executable, "-c", _START, options, str(Path(store_reader.__file__)), paths]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self._timeout = timeout
+        self._is_ready = False
+
+    def read(self, path: str, position: int) -> Iterator[bytes | int]:
+        """Yields the size of an object, then its bytes from `position` on.
+
+        Raises:
+            _StoreError: The store says no, or nothing for too long.
+        """
+        assert self._process.stdin is not None
+        if not self._is_ready:
+            b"".join(self._take(store_reader.FRAME.size, timeout=_START_SECONDS))
+            self._is_ready = True
+        try:
+            self._process.stdin.write(json.dumps({"path": path, "position": position}).encode() + b"\n")
+        except OSError as error:
+            raise _StoreError(f"the process that reads it is gone ({error})") from error
+        while True:
+            kind, length = store_reader.FRAME.unpack(b"".join(self._take(store_reader.FRAME.size)))
+            if kind == b"D":
+                yield from self._take(length)
+                continue
+            data = b"".join(self._take(length))
+            if kind == b"S":
+                yield int(data)
+            elif kind == b"E":
+                return
+            else:
+                said = json.loads(data)
+                raise _StoreError(said["message"], kind=said["error"], has_bucket=said["has_bucket"], is_answer=True)
+
+    def _take(self, num_bytes: int, *, timeout: float | None = None) -> Iterator[bytes]:
+        """Yields so many bytes of what the process says, as they come."""
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        timeout = self._timeout if timeout is None else timeout
+        while num_bytes:
+            if not poll.poll(timeout * 1000):
+                raise _StoreError(f"no byte came in {timeout:g} s")
+            data = os.read(descriptor, min(num_bytes, _READ_BYTES))
+            if not data:
+                raise _StoreError(f"the process that reads it ended with {self._process.wait()}")
+            num_bytes -= len(data)
+            yield data
+
+    def kill(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()

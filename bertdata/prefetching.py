@@ -54,7 +54,8 @@ class Prefetcher:
         with self._changed:
             self._wishes = list(shards)
             self._awaited = {shard.name: shard for shard in shards}
-            while not self._is_closed and self._threads < min(self._num_threads, len(shards)):
+            self._is_closed = False
+            while self._threads < min(self._num_threads, len(shards)):
                 self._threads += 1
                 threading.Thread(target=self._run, daemon=True, name="prefetch").start()
             self._changed.notify_all()

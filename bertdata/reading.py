@@ -8,6 +8,7 @@ from pathlib import Path
 from bertdata.blocks import Sample, iter_samples
 from bertdata.data_set import open_data_set
 from bertdata.errors import ShardError
+from bertdata.remote import is_uri
 from bertdata.shard_reading import iter_blocks
 
 __all__ = ["read_samples"]
@@ -17,14 +18,14 @@ def read_samples(path: Path | str, *, split: str = "train") -> Iterator[Sample]:
     """Yields the samples of a data set or of one shard, in the order in which they lie.
 
     Args:
-        path: Folder of a data set, or one `.tar` file.
+        path: Folder of a data set, see `bertdata.open_data_set`; or one local `.tar` file.
         split: "train" or "eval"; of a data set only.
 
     Raises:
         ShardError: The path is no data set or shard, or a block is damaged.
     """
-    path = Path(path)
-    if path.suffix == ".tar":
+    path = path if is_uri(path) else Path(path)
+    if isinstance(path, Path) and path.suffix == ".tar":
         if not path.is_file():
             raise ShardError(f"{path} does not exist")
         for block in iter_blocks(path):

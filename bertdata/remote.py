@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bertdata.errors import ConfigError, ShardError
+from bertdata.retries import WrongSizeError
 from bertdata.web import Http, check_address
 
 __all__ = ["RemoteFolder", "is_uri", "location_of", "open_remote", "read_remote"]
@@ -51,6 +52,9 @@ class RemoteFolder(Protocol):
             DownloadError: The server refuses it, or fails for good.
         """
 
+    def close(self) -> None:
+        """Ends what was started for it."""
+
 
 def is_uri(folder: Path | str) -> bool:
     """Returns whether a folder is named by a URI, not by a path."""
@@ -81,10 +85,9 @@ def open_remote(
     if parts.scheme in ("http", "https"):
         return _WebFolder(uri, timeout=timeout, max_failures=max_failures, sleep=sleep)
     if parts.scheme in ("s3", "gs"):
-        # Loading it takes time that only those have to spend who need it.
-        from bertdata.object_stores import open_store
+        from bertdata.object_stores import ObjectFolder
 
-        return open_store(uri, timeout=timeout, max_failures=max_failures, sleep=sleep)
+        return ObjectFolder(uri, timeout=timeout, max_failures=max_failures, sleep=sleep)
     raise ConfigError(f"{location_of(uri)}: data sets are read from local folders, s3://, gs://, https:// and http://")
 
 
@@ -140,7 +143,17 @@ class _WebFolder:
         # A query belongs to each file: it may be what gives access.
         path = path_in(self._parts.netloc + self._parts.path.rstrip("/"), urllib.parse.quote(name))
         url = f"{self._parts.scheme}://{path}" + (f"?{self._parts.query}" if self._parts.query else "")
-        yield from self._http.iter_bytes(url, start=0, num_bytes=num_bytes)
+        position = 0
+        for start, data in self._http.iter_bytes(url, start=0, num_bytes=num_bytes):
+            position = start + len(data)
+            if num_bytes is not None and position > num_bytes:
+                raise WrongSizeError(f"{self.location}/{name} has more than {num_bytes:,} bytes")
+            yield start, data
+        if num_bytes is not None and position != num_bytes:
+            raise WrongSizeError(f"{self.location}/{name} has {position:,} bytes, not {num_bytes:,}")
+
+    def close(self) -> None:
+        """Does nothing: connections last for one file."""
 
 
 def options_in(uri: str, *, allowed: tuple[str, ...]) -> dict[str, str]:

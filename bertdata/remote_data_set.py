@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable
@@ -43,30 +44,30 @@ def fetch_data_set(
         DownloadError: The server refuses it, or fails for good.
         OutputError: The cache cannot hold a shard, or cannot be written to.
     """
-    remote = open_remote(uri, timeout=options.timeout, sleep=sleep)
-    try:
-        text = read_remote(remote, MANIFEST, max_bytes=MAX_MANIFEST_BYTES)
-    except NotFoundError as error:
-        raise ShardError(
-            f"{remote.location} has no {MANIFEST}, so it is not a finished data set ({error}); look whether the "
-            "address is that of the folder, and whether all of it was copied there"
-        ) from error
-    manifest = parse_manifest(text, where=f"{remote.location}/{MANIFEST}")
-    cache = ShardCache(
-        uri,
-        fingerprint=manifest.fingerprint,
-        folder=options.path,
-        max_bytes=options.max_bytes,
-        timeout=options.timeout,
-        sleep=sleep,
-    )
-    folder = CacheFolder(options.path, max_bytes=cache.max_bytes)
-    sums = manifest.files | {"tokenizer.json": manifest.tokenizer.sha256}
-    _keep(folder, cache.folder / MANIFEST, text)
-    for name, max_bytes in (_REQUIRED | _OPTIONAL).items():
-        data = _fetch(remote, name, max_bytes=max_bytes, sha256=sums.get(name))
-        if data is not None:
-            _keep(folder, cache.folder / name, data)
+    with contextlib.closing(open_remote(uri, timeout=options.timeout, sleep=sleep)) as remote:
+        try:
+            text = read_remote(remote, MANIFEST, max_bytes=MAX_MANIFEST_BYTES)
+        except NotFoundError as error:
+            raise ShardError(
+                f"{remote.location} has no {MANIFEST}, so it is not a finished data set ({error}); look whether the "
+                "address is that of the folder, and whether all of it was copied there"
+            ) from error
+        manifest = parse_manifest(text, where=f"{remote.location}/{MANIFEST}")
+        cache = ShardCache(
+            uri,
+            fingerprint=manifest.fingerprint,
+            folder=options.path,
+            max_bytes=options.max_bytes,
+            timeout=options.timeout,
+            sleep=sleep,
+        )
+        folder = CacheFolder(options.path, max_bytes=cache.max_bytes)
+        sums = manifest.files | {"tokenizer.json": manifest.tokenizer.sha256}
+        _keep(folder, cache.folder / MANIFEST, text)
+        for name, max_bytes in (_REQUIRED | _OPTIONAL).items():
+            data = _fetch(remote, name, max_bytes=max_bytes, sha256=sums.get(name))
+            if data is not None:
+                _keep(folder, cache.folder / name, data)
     cache.check(manifest.shards)
     return remote.location, manifest, cache
 
@@ -104,7 +105,8 @@ def _keep(folder: CacheFolder, path: Path, data: bytes) -> None:
             except OSError as error:
                 folder.drop(part)
                 raise folder.is_full(path.name, len(data)) from error
-            folder.commit(part).close()
+            if file := folder.commit(part):
+                file.close()
         elif time.monotonic() > end:
             reason = "all of it is in use" if part is NoPart.NO_ROOM else "another process does not finish"
             raise OutputError(f"{path} cannot be written: {reason}; end the other jobs, or give a larger --cache-size")

@@ -32,7 +32,7 @@ _MAX_FAILURES_AHEAD = 2
 _MAX_DISCARDS = 4  # of a shard by one process; then it is the source that is damaged
 _MAX_WAIT_SECONDS = 600.0  # for room, and then for who holds it
 _PAUSE_SECONDS = 0.1
-_POLL_SECONDS = 0.02  # other processes do not tell when they leave room
+_POLL_SECONDS = 0.01  # other processes do not tell when they leave room
 
 
 class ShardCache:
@@ -64,10 +64,10 @@ class ShardCache:
         self.folder = folder / fingerprint[:16]
         self._timeout = timeout
         self._sleep = sleep
-        self._last_process: _Process | None = None
+        self._processes: dict[int, _Process] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_last_process": None}
+        return self.__dict__ | {"_processes": {}}
 
     @property
     def num_fetched(self) -> int:
@@ -92,10 +92,9 @@ class ShardCache:
     @property
     def _process(self) -> _Process:
         """What belongs to this process; after a fork, to the child."""
-        process = self._last_process
-        if process is None or process.pid != os.getpid():
-            self._last_process = process = _Process(self)
-        return process
+        pid = os.getpid()
+        # In one step: several threads may come here first, and no lock outlives a fork.
+        return self._processes.get(pid) or self._processes.setdefault(pid, _Process(self))
 
     def open_remote(self, *, is_ahead: bool = False) -> RemoteFolder:
         """Opens where the data set lies."""
@@ -104,15 +103,12 @@ class ShardCache:
         return open_remote(self.uri, timeout=self._timeout, max_failures=_MAX_FAILURES_AHEAD, sleep=self._pause)
 
     def _pause(self, seconds: float) -> None:
-        """Waits between tries to fetch ahead, which may end while it waits."""
+        """Waits between tries to fetch ahead, which are given up where somebody waits for room."""
         while seconds > 0:
-            self._check_ahead()
+            if self._process.prefetcher.is_closed or self._process.folder.is_room_wanted():
+                raise DroppedError
             self._sleep(min(seconds, _PAUSE_SECONDS))
             seconds -= _PAUSE_SECONDS
-
-    def _check_ahead(self) -> None:
-        if self._process.prefetcher.is_closed or self._process.folder.is_room_wanted():
-            raise DroppedError
 
     def path_of(self, shard: ShardEntry) -> Path:
         """Returns where a shard lies when it is there."""
@@ -164,10 +160,15 @@ class ShardCache:
                 part = self._wait_for_room(shard, path)
             if isinstance(part, PartFile):
                 self._fetch(shard, part)
-                return process.folder.commit(part)
+                file = process.folder.commit(part)
+                if file is not None:
+                    process.count("shards now")
+                    process.count("bytes", shard.num_bytes)
+                    return file
             if part is NoPart.IS_FETCHED:
-                _wait_for_lock(path.with_name(f".{path.name}.part"))
-            if file := self._pin(shard, path):
+                _wait_for_part(path.with_name(f".{path.name}.part"))
+            file = self._pin(shard, path)
+            if file is not None:
                 return file
 
     def _wait_for_room(self, shard: ShardEntry, path: Path) -> PartFile | NoPart:
@@ -189,19 +190,13 @@ class ShardCache:
 
     def _fetch(self, shard: ShardEntry, part: PartFile, *, is_ahead: bool = False) -> None:
         """Fills a partial file; removes it where that fails, for the reasons that `open` names."""
-        process, position = self._process, 0
+        process = self._process
         remote = process.remote_ahead if is_ahead else process.remote
-        where = f"{remote.location}/{shard.name}"
         try:
             for start, data in remote.iter_bytes(shard.name, num_bytes=shard.num_bytes):
-                if is_ahead:
-                    self._check_ahead()
-                position = start + len(data)
-                if position > shard.num_bytes:
-                    raise WrongSizeError(f"{where} has more than {shard.num_bytes:,} bytes")
+                if is_ahead and (part.is_revoked or process.prefetcher.is_closed):
+                    raise DroppedError
                 part.write(data, start)
-            if position != shard.num_bytes:
-                raise WrongSizeError(f"{where} has {position:,} bytes, not {shard.num_bytes:,}")
         except BaseException as error:
             process.folder.drop(part)
             if isinstance(error, (NotFoundError, WrongSizeError)):
@@ -209,16 +204,20 @@ class ShardCache:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise process.folder.is_full(shard.name, shard.num_bytes) from error
             raise
-        process.count("shards ahead" if is_ahead else "shards now")
-        process.count("bytes", shard.num_bytes)
 
     def _reserve_ahead(self, shard: ShardEntry) -> PartFile | NoPart:
         folder = self._process.folder
         return folder.reserve(self.path_of(shard), shard.num_bytes, kept=self._kept(), is_ahead=True)
 
     def _fetch_ahead(self, shard: ShardEntry, part: PartFile) -> None:
+        process = self._process
         self._fetch(shard, part, is_ahead=True)
-        self._process.folder.commit(part, is_ahead=True).close()
+        file = process.folder.commit(part, is_ahead=True)
+        if file is None:
+            raise DroppedError
+        file.close()
+        process.count("shards ahead")
+        process.count("bytes", shard.num_bytes)
 
     def discard(self, shard: ShardEntry) -> bool:
         """Removes the copy that this thread opened last; it is fetched again a few times, then the source is bad."""
@@ -262,18 +261,18 @@ class ShardCache:
         prefetcher.wish(shards)
 
     def close(self) -> None:
-        """Ends what goes on in the background."""
-        if self._last_process is not None and self._last_process.pid == os.getpid():
+        """Ends what goes on in the background; what comes after starts it anew."""
+        if process := self._processes.get(os.getpid()):
             self.prefetch([])
-            self._last_process.prefetcher.close()
-            self._last_process = None
+            process.prefetcher.close()
+            process.remote.close()
+            process.remote_ahead.close()
 
 
 class _Process:
     """What a cache has in one process: its threads, and what is open."""
 
     def __init__(self, cache: ShardCache) -> None:
-        self.pid = os.getpid()
         self.folder = CacheFolder(cache.folder.parent, max_bytes=cache.max_bytes)
         self.remote = cache.open_remote()
         self.remote_ahead = cache.open_remote(is_ahead=True)
@@ -300,10 +299,11 @@ class _Process:
             return self.counts[what]
 
 
-def _wait_for_lock(part: Path) -> None:
-    """Waits until a partial file is whole, given up, or that of a process that is gone."""
+def _wait_for_part(part: Path) -> None:
+    """Waits until a partial file is whole, given up, revoked, or that of a process that is gone."""
     try:
         with LockedFile(part, os.O_RDONLY) as file:
-            file.lock(exclusive=False)
+            while os.fstat(file.descriptor).st_nlink and not file.try_lock(exclusive=False):
+                time.sleep(_POLL_SECONDS)
     except FileNotFoundError:
         pass

@@ -74,7 +74,10 @@ class Loader:
     ) -> Iterator[list[StepBatches]]:
         share = self._plan.samples_per_lane * len(self._lanes)
         # A run begins with one step, so that it need not wait for blocks that only later steps need.
-        num_steps, most = 1, max(1, _TOKENS_AT_ONCE // (share * self._reader.max_seq_length))
+        # No more than a window, either, or blocks of windows that are passed would be kept.
+        shortest = min(min(order.window_samples, order.lane_length(0)) for order in self._plan.orders)
+        window_steps = shortest // self._plan.samples_per_lane
+        num_steps, most = 1, max(1, min(_TOKENS_AT_ONCE // (share * self._reader.max_seq_length), window_steps))
         while stop is None or start < stop:
             end = start + num_steps * every
             yield assembler.prepare(start, end if stop is None else min(end, stop), every=every)

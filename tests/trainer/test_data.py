@@ -47,7 +47,7 @@ def test_data_of_several_data_sets(data_set: DataSet, new_data_set: NewDataSet) 
     assert (data.num_samples("train"), data.num_samples("eval")) == (167, 43)
     assert data.max_seq_length == 40
     assert data.make_cutting().max_predictions == 6  # of 40 tokens
-    assert str(data) == f"{data_set.folder}, {other.folder}"
+    assert str(data) == f"{data_set.folder} (weight 3), {other.folder} (weight 1)"
     reader = data.open_split("train")
     assert reader.num_samples == 167
     assert reader.block_sizes.tolist() == [40, 40, 13, 40, 27, 7]
