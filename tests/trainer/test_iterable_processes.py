@@ -211,8 +211,9 @@ def test_memory_is_flat_over_twenty_epochs(new_data_set: Callable[..., DataSet],
     command = [sys.executable, "-c", MEMORY, str(data_set.folder), str(num_workers)]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     after_3, after_20 = map(int, result.stdout.split())
-    # A block that is kept every epoch would be 5 MB, one of each, 25 MB.
-    assert after_20 - after_3 < 4e6
+    # What is prepared ahead at the moment may be two chunks of steps more or less, of 5 MB each. The blocks of each epoch
+    # would be 35 MB, if they were kept.
+    assert after_20 - after_3 < 12e6
 
 
 HASHES = """
