@@ -78,6 +78,18 @@ def test_loader_gives_the_samples_of_several_data_sets(new_data_set: NewDataSet,
         assert unpack_step(batches) == setup.expected(refs, oracle)
 
 
+@pytest.mark.parametrize("world_size", [1, 8, 16])
+def test_ranks_have_equal_steps_with_few_shards_of_one_sample(new_data_set: NewDataSet, world_size: int) -> None:
+    setup = Setup(new_data_set(train_blocks=((1,),) * 5 + ((12,),)), window_blocks=8)
+    shown: list[int] = []
+    for rank in range(world_size):
+        steps = list(setup.loader(rank=rank, world_size=world_size).steps(0, 17))
+        assert [batches.num_samples for batches in steps] == [16 // world_size] * 17
+        shown += [number for batches in steps for number, _ in unpack_step(batches)]
+    counts = np.bincount(shown, minlength=17)
+    assert counts.min() >= 8  # half of the epochs, where a sample was always in the one lane that has two samples
+
+
 def test_loader_sorts_by_length_before_it_cuts(data_set: DataSet) -> None:
     (batches,) = Setup(data_set).loader(micro_batch_size=5).steps(0, 1)
     assert [batch.num_samples for batch in batches.micro_batches] == [5, 5, 5, 1]
