@@ -12,6 +12,7 @@ import torch
 from bertdata.errors import TrainingError
 from trainer.config import ModelOptions, Precision, TrainOptions, load_model_options
 from trainer.data import TrainingData
+from trainer.plan import num_lanes_of
 
 __all__ = ["Request", "choose_options"]
 
@@ -138,12 +139,17 @@ def _choose_model(
 
 
 def _choose_batch_size(num_samples: int, *, on_gpu: bool, world_size: int) -> int:
-    """Returns a power of two times the processes: at least 50 steps per epoch, 64 samples on a CPU, 256 on GPUs."""
+    """Returns a power of two times the processes: at least 50 steps per epoch, 64 samples on a CPU, 256 on GPUs.
+
+    It is one whose lanes the processes can share, if there is any.
+    """
     largest = 256 if on_gpu else 64
-    batch_size = world_size
+    chosen = batch_size = world_size
     while batch_size * 2 <= largest and batch_size * 100 <= num_samples:
         batch_size *= 2
-    return batch_size
+        if num_lanes_of(batch_size) % world_size == 0:
+            chosen = batch_size
+    return chosen
 
 
 def _gpu_micro_batch_size(model: ModelOptions, *, longest: int) -> int:

@@ -89,10 +89,12 @@ class Plan:
         for number, table in enumerate(tables):
             if table.num_samples < self.num_lanes:
                 which = f"data set {number + 1}" if len(tables) > 1 else "the data set"
+                if table.num_samples == 0:
+                    raise TrainingError(f"{which} has no training samples; leave it out, or build it from more text")
                 raise TrainingError(
                     f"{which} has {table.num_samples} training samples, but a global batch of {batch_size} is taken "
                     f"from {self.num_lanes} lanes of at least one sample each; give a --batch-size of at most "
-                    f"{max(table.num_samples, 1)}"
+                    f"{table.num_samples}"
                 )
         self.first_blocks = offsets_of(np.array([len(table.sizes) for table in tables]))[:-1].tolist()
         self._min_samples = min(table.num_samples for table in tables)
@@ -108,10 +110,12 @@ class Plan:
             )
             for number, table in enumerate(tables)
         ]
-        shares = np.array(weights or [table.num_samples for table in tables], dtype=np.float64)
-        self._mixture = _Mixture(
-            shares / shares.sum(), length=TABLE_STEPS * self.samples_per_lane, num_lanes=self.num_lanes
-        )
+        self._mixture = None
+        if len(tables) > 1:
+            shares = np.array(weights or [table.num_samples for table in tables], dtype=np.float64)
+            self._mixture = _Mixture(
+                shares / shares.sum(), length=TABLE_STEPS * self.samples_per_lane, num_lanes=self.num_lanes
+            )
 
     def lanes_of(self, rank: int, *, world_size: int) -> range:
         """Returns the lanes that a rank reads.
@@ -148,7 +152,7 @@ class Plan:
             these samples the number of its global batch, counted from `start`.
         """
         first, last = start * self.samples_per_lane, stop * self.samples_per_lane
-        if len(self.orders) == 1:
+        if self._mixture is None:
             return first, last, np.arange(last - first) // self.samples_per_lane
         begin = self._mixture.count(source, lane, first)
         places = self._mixture.places(source, lane, first, last)

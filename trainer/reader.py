@@ -52,14 +52,9 @@ class BlockReader:
         return int(self.first_samples[-1])
 
     @property
-    def num_bad_blocks(self) -> int:
-        """Damaged blocks that were met and left out."""
-        return len(self._bad)
-
-    @property
-    def num_bad_samples(self) -> int:
-        """Samples in them."""
-        return int(self.block_sizes[sorted(self._bad)].sum())
+    def bad_blocks(self) -> list[int]:
+        """Numbers of the damaged blocks that were met and left out."""
+        return sorted(self._bad)
 
     @property
     def tables(self) -> list[BlockTable]:

@@ -95,12 +95,17 @@ class DataState:
         """Refuses to go on from this state in another order.
 
         Raises:
-            TrainingError: Names each difference, what may differ, and what to do.
+            TrainingError: Names each difference, what may differ, and what to do; or it is between two steps.
         """
         if differences := self.find_differences(run):
             raise TrainingError(
-                f"the data state at {self.samples_seen:,} samples cannot be continued so: {'; '.join(differences)}. "
+                f"the data state at {self.samples_seen} samples cannot be continued so: {'; '.join(differences)}. "
                 f"Give the data sets and options of that run, or begin another run; {MAY_DIFFER}"
+            )
+        if not isinstance(self.samples_seen, int) or self.samples_seen < 0 or self.samples_seen % self.batch_size:
+            raise TrainingError(
+                f"the data state is at {self.samples_seen!r} samples, which is no whole number of batches of "
+                f"{self.batch_size}; give a state as it was saved"
             )
 
 

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -30,6 +31,7 @@ from trainer.loader import Loader
 from trainer.metrics import SUMS, MetricsFile, describe, load_metrics, means, pretraining_sums
 from trainer.model import build_model
 from trainer.optimizer import learning_rate_at, make_optimizer
+from trainer.reader import BlockReader
 from trainer.signals import StopSignals
 
 __all__ = ["backward", "train"]
@@ -98,6 +100,14 @@ def waits(batches: Iterator[StepBatches]) -> Iterator[tuple[StepBatches, float]]
         if batch is None:
             return
         yield batch, time.perf_counter() - asked
+
+
+def count_bad(reader: BlockReader, *, world: World) -> dict[str, int]:
+    """Returns how many blocks any process has left out, and their samples; a block of two processes counts once."""
+    times_met = np.zeros(len(reader.block_sizes), dtype=np.int32)
+    times_met[reader.bad_blocks] = 1
+    is_bad = world.sum(torch.from_numpy(times_met)).numpy() > 0
+    return {"bad_blocks": int(is_bad.sum()), "bad_samples": int(reader.block_sizes[is_bad].sum())}
 
 
 def check_finite(value: Tensor, *, step: int, options: TrainOptions) -> None:
@@ -270,8 +280,7 @@ def train(
                 }
                 row = {"kind": "train", "step": step, "epoch": samples_seen / plan.num_samples}
                 if options.skip_bad_blocks:
-                    bad = world.sum_numbers(reader.num_bad_blocks, reader.num_bad_samples)
-                    row |= dict(zip(("bad_blocks", "bad_samples"), bad, strict=True))
+                    row |= count_bad(reader, world=world)
                 rates = {"learning_rate": learning_rate, "grad_norm": float(grad_norm)}
                 write(row | result | rates | speed)
                 interval_sums.zero_()

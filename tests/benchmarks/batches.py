@@ -46,7 +46,7 @@ Record = tuple[Array, Array, Array]
 
 
 class Finished(NamedTuple):
-    """A batch without padding; fields, dtypes and shapes are those of `trainer.loader.Batch`."""
+    """A batch without padding; fields, dtypes and shapes are those of `trainer.batch.Batch`."""
 
     token_ids: Tensor
     token_type_ids: Tensor

@@ -13,13 +13,17 @@ from trainer.defaults import Request, choose_options
 
 
 def choose(
-    data_set: DataSet, *, device_type: str = "cpu", before: dict[str, Any] | None = None, **given: Any
+    data_set: DataSet,
+    *,
+    device_type: str = "cpu",
+    world_size: int = 1,
+    before: dict[str, Any] | None = None,
+    **given: Any,
 ) -> TrainOptions:
     request_fields = {name: given.pop(name, None) for name in ("size", "config", "epochs", "hidden_dropout")}
     request = Request(out="run", settings=given, **request_fields)
-    return choose_options(
-        request, data=TrainingData(data_sets=(data_set,)), device_type=device_type, world_size=1, before=before
-    )
+    data = TrainingData(data_sets=(data_set,))
+    return choose_options(request, data=data, device_type=device_type, world_size=world_size, before=before)
 
 
 def test_defaults_follow_the_data_set(data_set: DataSet) -> None:
@@ -30,6 +34,18 @@ def test_defaults_follow_the_data_set(data_set: DataSet) -> None:
     assert options.precision == "fp32"
     on_gpu = choose(data_set, device_type="cuda", size="base", batch_size=4096)
     assert on_gpu.micro_batch_size == 32768 // 24
+
+
+def test_processes_can_share_the_batch_that_is_chosen(new_data_set: Callable[..., DataSet]) -> None:
+    many = new_data_set(train_blocks=((1000,) * 26,), num_mask_sets=0, max_seq_length=8)
+    plans = TrainingData(data_sets=(many,))
+    for world_size in range(1, 65):  # 192 is 64 lanes, which 3 processes cannot share
+        batch_size = choose(many, device_type="cuda", world_size=world_size).batch_size
+        plan = plans.make_plan(plans.initial_state(seed=0, batch_size=batch_size))
+        assert len(plan.lanes_of(0, world_size=world_size)) * world_size == plan.num_lanes
+        assert 64 <= batch_size <= 256
+    assert choose(many, device_type="cuda", world_size=3).batch_size == 96
+    assert choose(many, device_type="cuda", world_size=8).batch_size == 256
 
 
 def test_half_precision_needs_a_gpu(data_set: DataSet) -> None:

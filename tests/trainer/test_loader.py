@@ -210,6 +210,37 @@ def test_loader_names_a_damaged_block(new_data_set: NewDataSet, num_workers: int
     assert not shown & set(range(start, start + int(index.num_samples[bad])))
 
 
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_loader_shows_no_sample_of_a_block_that_is_damaged_anywhere(new_data_set: NewDataSet, is_cut: bool) -> None:
+    setup = Setup(new_data_set(train_blocks=((7, 9), (5,))), batch_size=7)
+    (data_set,), index = setup.data.data_sets, setup.data.data_sets[0].blocks("train")
+    starts = setup.reader.first_samples
+    generator, num_harmless = np.random.default_rng(int(is_cut)), 0
+    for number in range(60):
+        shard = number % 2
+        path = data_set.folder / data_set.manifest.shards[shard].name
+        whole = path.read_bytes()
+        at = int(generator.integers(len(whole)))
+        flipped = whole[:at] + bytes([whole[at] ^ 1 << int(generator.integers(8))]) + whole[at + 1 :]
+        path.write_bytes(whole[:at] if is_cut else flipped)
+        ends = index.offset + index.num_bytes
+        is_bad = (index.shard == shard) & (ends > at) & (is_cut | (index.offset <= at))
+        bad = {sample for row in np.flatnonzero(is_bad) for sample in range(starts[row], starts[row + 1])}
+        shown: list[int] = []
+        steps = setup.loader(num_workers=number % 3).steps(0, 6)  # two epochs
+        if bad:
+            with pytest.raises(ShardError, match=f"{path.name}, block "):
+                for batches in steps:
+                    shown += [one for one, _ in unpack_step(batches)]
+        else:  # the end of the archive, which no block needs
+            num_harmless += 1
+            shown += [one for batches in steps for one, _ in unpack_step(batches)]
+            assert set(shown) == set(range(21))
+        assert not bad & set(shown)
+        path.write_bytes(whole)
+    assert num_harmless < 20
+
+
 def test_loader_names_a_shard_that_is_cut_while_it_reads(new_data_set: NewDataSet) -> None:
     broken = new_data_set(train_blocks=((40,) * 30,))
     path = broken.folder / broken.manifest.shards[0].name
@@ -240,8 +271,8 @@ def test_loader_goes_on_without_bad_blocks_by_the_same_plan(
                 there, all_samples = dict(unpack_step(found)), dict(unpack_step(wanted))
                 assert there.items() <= all_samples.items()
                 missing |= set(all_samples) - set(there)
-    assert len(missing) == setup.reader.num_bad_samples == 40 + 40
-    assert setup.reader.num_bad_blocks == 2
+    assert len(missing) == 40 + 40
+    assert setup.reader.block_sizes[setup.reader.bad_blocks].tolist() == [40, 40]
     assert sum("leaving out 40 samples" in record.message for record in caplog.records) == 2
 
 

@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -176,6 +177,40 @@ def test_plan_refuses_fewer_samples_than_lanes() -> None:
         Plan([table([60, 3])], seed=0, batch_size=64)
     with pytest.raises(TrainingError, match="data set 2 has 63 training samples"):
         Plan([table([100]), table([60, 3])], seed=0, batch_size=64)
+    with pytest.raises(TrainingError, match="data set 2 has no training samples; leave it out"):
+        Plan([table([100]), table([])], seed=0, batch_size=1)
+
+
+THOUSAND_MILLION = """
+import resource, time
+import numpy as np
+from trainer.order import BlockTable
+from trainer.plan import Plan
+
+num_blocks = -(-10**9 // 1024)
+table = BlockTable(sizes=np.full(num_blocks, 1024), shards=np.arange(num_blocks) // 130, num_mask_sets=5)
+before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+refs = Plan([table], seed=0, batch_size=256).step_samples(123_456)
+seconds = time.process_time() - start
+assert len(refs) == 256
+print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def test_plan_of_a_thousand_million_samples_starts_at_once() -> None:
+    command = [sys.executable, "-c", THOUSAND_MILLION]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    seconds, num_bytes = map(float, result.stdout.split())
+    assert seconds < 2  # of the processor, so that what else runs does not matter
+    assert num_bytes < 200e6
+
+
+def test_plan_of_one_data_set_needs_no_memory_for_a_mixture() -> None:
+    tracemalloc.start()
+    Plan([table([100])], seed=0, batch_size=10_007)  # which has one lane: 1,000 batches are 10 million samples
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1e6
 
 
 def test_plan_runs_on_one_sample_per_lane() -> None:

@@ -58,6 +58,15 @@ def test_state_of_the_same_order_is_taken_at_any_sample() -> None:
     STATE.at_step(99).check_continues(STATE)
 
 
+@pytest.mark.parametrize("samples_seen", [1, -256, "512", None, 2.5])
+def test_state_that_was_never_saved_is_refused(samples_seen: Any) -> None:
+    state = DataState.from_json(STATE.to_json() | {"samples_seen": samples_seen})
+    with pytest.raises(TrainingError, match="no whole number of batches of 256; give a state as it was saved"):
+        state.check_continues(STATE)
+    with pytest.raises(TrainingError, match="cannot be continued so: seed is"):
+        state.check_continues(dataclasses.replace(STATE, seed=1))
+
+
 def test_state_of_another_version_is_refused() -> None:
     with pytest.raises(TrainingError, match="has format version 2; this release continues version 1"):
         DataState.from_json(STATE.to_json() | {"format_version": 2})

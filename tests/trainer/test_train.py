@@ -264,3 +264,19 @@ def test_two_processes_equal_one(data_set: DataSet, tmp_path: Path) -> None:
         assert row.pop("kind") == other.pop("kind")
         assert other == pytest.approx(row, rel=1e-5, abs=1e-7)
     assert json.loads((tmp_path / "2" / "hf" / "config.json").read_text())["vocab_size"] == 120
+
+
+def test_bad_block_that_several_processes_meet_counts_once(
+    new_data_set: Callable[..., DataSet], tmp_path: Path
+) -> None:
+    broken = new_data_set(train_blocks=((16,), (16,)))
+    path = broken.folder / broken.manifest.shards[1].name
+    data = bytearray(path.read_bytes())
+    data[600] ^= 1
+    path.write_bytes(data)
+    # Each epoch has one block on one lane and one on the other; within six epochs both processes meet the bad one.
+    arguments = ("--shards", broken.folder, "--out", tmp_path, "--batch-size", 2, "--max-steps", 96, "--log-every", 96)
+    command = bert_train(*arguments, "--eval-samples", 1, "--skip-bad-blocks", processes=2)
+    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+    (row,) = [row for row in load_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "train"]
+    assert (row["bad_blocks"], row["bad_samples"]) == (1, 16)
