@@ -89,9 +89,10 @@ class Arena:
         self._segment_b = rows(self._num_offsets, limits.position_dtype)
         self._next_sentence_label = rows(self._num_offsets, np.uint8)
         self._free: list[int] = []
+        self._filled: dict[int, tuple[int, int, int]] = {}  # samples, tokens and masks of each slot
 
     def reserve(self, num_blocks: int) -> None:
-        """Makes room for so many more blocks. Room that is not filled takes no memory."""
+        """Makes room for so many more blocks. What is not filled takes hardly any memory: it is not touched."""
         missing = num_blocks - len(self._free)
         if missing <= 0:
             return
@@ -100,7 +101,10 @@ class Arena:
         for name, rows in vars(self).items():
             if isinstance(rows, np.ndarray):
                 grown = np.empty((after, *rows.shape[1:]), dtype=rows.dtype)
-                grown[:before] = rows
+                which = {"_tokens": 1, "_masks": 2}.get(name, 0)
+                for slot, filled in self._filled.items():
+                    length = filled[which] + (which == 0)  # there is an offset more than samples
+                    grown[slot, :length] = rows[slot, :length]
                 setattr(self, name, grown)
         for begins in (self._token_bytes, self._mask_bytes):
             begins[0, 0] = begins[-1, -1] = 0  # Arrow looks at the first and the last, whether or not they are filled
@@ -140,11 +144,13 @@ class Arena:
             begins[slot, : num_samples + 1] = slot * rows[0].nbytes + offsets * np.int64(rows[0, 0].nbytes)
         self._segment_b[slot, :num_samples] = block.segment_b
         self._next_sentence_label[slot, :num_samples] = block.next_sentence_label
+        self._filled[slot] = (num_samples, len(block.tokens), len(masks))
         return slot
 
     def release(self, slot: int) -> None:
         """Gives the room of a block to others."""
         self._free.append(slot)
+        del self._filled[slot]
 
     def lengths(self, slots: NDArray[np.int64], samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns the tokens of samples [N], given by slot [N] and number within the block [N]."""

@@ -66,12 +66,15 @@ class Batch(NamedTuple):
         ]
         return Batch(*moved)  # type: ignore[arg-type]
 
-    def padded(self, *, pad_token_id: int, pad_to_multiple: int = 1) -> dict[str, Tensor]:
+    def padded(
+        self, *, pad_token_id: int, pad_to_multiple: int = 1, max_seq_length: int | None = None
+    ) -> dict[str, Tensor]:
         """Returns the batch as `transformers.BertForPreTraining` takes it.
 
         Args:
             pad_token_id: What stands behind the end of a sample.
             pad_to_multiple: The width S of the result is rounded up to a multiple of this.
+            max_seq_length: But not beyond this; None for no limit.
 
         Returns:
             `input_ids`, `token_type_ids`, `attention_mask` and `labels` (`IGNORED` where nothing is predicted), int64
@@ -79,6 +82,7 @@ class Batch(NamedTuple):
         """
         ends = self.cu_seqlens[: self.num_samples + 1].long()
         num_tokens, width = int(ends[-1]), -(-self.max_seqlen // pad_to_multiple) * pad_to_multiple
+        width = max(self.max_seqlen, min(width, max_seq_length or width))
         is_token = torch.arange(width) < ends.diff()[:, None]  # [B, S]; its true cells are the tokens in order
 
         def place(values: Tensor, filling: int) -> Tensor:

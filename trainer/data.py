@@ -108,7 +108,7 @@ class TrainingData:
         """Returns the state of a run that begins."""
         return DataState(
             data_sets=tuple(data_set.manifest.fingerprint[:16] for data_set in self.data_sets),
-            weights=self.weights,
+            weights=self.weights and tuple(round(weight / sum(self.weights), 12) for weight in self.weights),
             seed=seed,
             batch_size=batch_size,
             window_blocks=window_blocks,

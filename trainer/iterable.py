@@ -39,7 +39,8 @@ class PreTrainingData(IterableDataset[Any]):
     its samples. All are on the CPU.
 
     Iterating goes on from the state, which is one number, and moves it: a step is finished when the last of its batches
-    was yielded. What threads have read ahead does not count. A second `iter` goes on where the first was left.
+    was yielded. What threads have read ahead does not count. A second `iter` goes on where the first was left; two that
+    are used in turn would both move the state.
 
     `num_workers` threads prepare batches while the loop computes; one is enough for most models, and no `DataLoader` is
     needed. Where a framework wants one, give it the data set with `batch_size=None` and `num_workers=0`. Its own
@@ -57,8 +58,10 @@ class PreTrainingData(IterableDataset[Any]):
         micro_batch_size: Samples of a batch that is yielded, at most; None for the whole share of a step. With it, a
             step has several batches, the longest samples first, and counts when its last one is yielded.
         padded: Yield dictionaries of padded tensors, and not a `Batch`.
-        pad_to_multiple: Width S of padded tensors is rounded up to a multiple of this; of a `Batch`, see
-            `trainer.batch.Cutting`.
+        max_padding: Padding per token at most, such as 0.03: a step then has as many batches as that takes. None for no
+            limit.
+        pad_to_multiple: Width S of padded tensors is rounded up to a multiple of this, at most to the longest sample of
+            the data sets; of a `Batch`, see `trainer.batch.Cutting`.
         num_workers: Threads that prepare batches ahead in this process; 0 prepares each when it is asked for.
         window_blocks: See `trainer.order.Order`.
         shuffle_shards: See `trainer.order.Order`.
@@ -84,6 +87,7 @@ class PreTrainingData(IterableDataset[Any]):
         world_size: int | None = None,
         micro_batch_size: int | None = None,
         padded: bool = False,
+        max_padding: float | None = None,
         pad_to_multiple: int | None = None,
         num_workers: int = 0,
         window_blocks: int | None = None,
@@ -106,7 +110,9 @@ class PreTrainingData(IterableDataset[Any]):
         self._plan: Plan | None = self._data.make_plan(self._state)
         self._plan.lanes_of(self._rank, world_size=self._world_size)  # an error now, not at the first batch
         self._cutting = self._data.make_cutting(
-            micro_batch_size=micro_batch_size, pad_to_multiple=None if padded else pad_to_multiple
+            micro_batch_size=micro_batch_size,
+            max_padding=max_padding,
+            pad_to_multiple=None if padded else pad_to_multiple,
         )
         self._padded = padded
         self._pad_to_multiple = pad_to_multiple or 1
@@ -150,8 +156,8 @@ class PreTrainingData(IterableDataset[Any]):
         self._is_left_to_workers[0] = 1
         # The state stays as it is, so that workers that outlive an iteration begin the next one at the same step.
         loader, first = self._make_loader(), self._state.step
-        size = self._cutting.micro_batch_size
-        if size is None or size >= self._state.batch_size // self._world_size:
+        size, share = self._cutting.micro_batch_size, self._state.batch_size // self._world_size
+        if (size is None or size >= share) and self._cutting.max_padding is None:
             steps = loader.steps(first + number, every=num_workers)
             return (batches.micro_batches[0] for batches in steps)
         every_batch = chain.from_iterable(batches.micro_batches for batches in loader.steps(first))
@@ -171,7 +177,11 @@ class PreTrainingData(IterableDataset[Any]):
     def _form(self, batch: Batch) -> Batch | dict[str, Tensor]:
         if not self._padded:
             return batch
-        return batch.padded(pad_token_id=self._data.tokenizer.roles["pad"], pad_to_multiple=self._pad_to_multiple)
+        return batch.padded(
+            pad_token_id=self._data.tokenizer.roles["pad"],
+            pad_to_multiple=self._pad_to_multiple,
+            max_seq_length=self.max_seq_length,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what a copy makes anew. A copy for a process that is being started takes the iteration along."""

@@ -21,6 +21,9 @@ __all__ = ["Loader"]
 _TOKENS_AT_ONCE = 1 << 21
 """Tokens that are gathered together, at most: fewer cost more calls of numpy, more take more memory than they gain."""
 
+_STEPS_AT_ONCE = 256
+"""Steps that are prepared together, at most: who waits for the first of them waits for all."""
+
 _CHUNKS_AHEAD = 2
 
 
@@ -76,8 +79,8 @@ class Loader:
         # A run begins with one step, so that it need not wait for blocks that only later steps need.
         # No more than a window, either, or blocks of windows that are passed would be kept.
         shortest = min(min(order.window_samples, order.lane_length(0)) for order in self._plan.orders)
-        window_steps = shortest // self._plan.samples_per_lane
-        num_steps, most = 1, max(1, min(_TOKENS_AT_ONCE // (share * self._reader.max_seq_length), window_steps))
+        token_steps = _TOKENS_AT_ONCE // (share * self._reader.max_seq_length)
+        num_steps, most = 1, max(1, min(token_steps, shortest // self._plan.samples_per_lane, _STEPS_AT_ONCE))
         while stop is None or start < stop:
             end = start + num_steps * every
             yield assembler.prepare(start, end if stop is None else min(end, stop), every=every)

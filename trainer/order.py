@@ -23,6 +23,7 @@ every epoch all K sets are in use. Where no mask sets are stored (K = 0), it is 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -115,7 +116,8 @@ class Order:
         num_shards = int(self._shards.max()) + 1
         self._shuffle_shards = min(shuffle_shards or num_shards, num_shards)
         self.window_blocks = window_blocks or max(MIN_WINDOW_BLOCKS, -(-self._shuffle_shards // num_lanes))
-        self.window_samples = self.window_blocks * int(self._sizes.max())
+        # By the mean, so that a data set of few large blocks and many small ones has no windows of thousands of blocks.
+        self.window_samples = self.window_blocks * math.ceil(self.num_samples / len(self._sizes))
         self._num_shards = num_shards
         lanes = np.arange(num_lanes + 1)
         self._lengths = np.diff(lanes * self.num_samples // num_lanes)  # of each lane in an epoch

@@ -32,7 +32,7 @@ class DataState:
 
     Attributes:
         data_sets: First 16 hexadecimal digits of each data set's fingerprint.
-        weights: Their weights; None where each counts by its size.
+        weights: Shares of the data sets, of sum 1; None where each counts by its size.
         seed: The run's seed.
         batch_size: Samples of a global batch.
         window_blocks: See `trainer.order.Order`.
@@ -68,7 +68,7 @@ class DataState:
         Raises:
             TrainingError: It is of another format version, or no state.
         """
-        version = values.get("format_version")
+        version = values.get("format_version") if isinstance(values, dict) else None
         if version != FORMAT_VERSION:
             raise TrainingError(
                 f"the data state has format version {version}; this release continues version {FORMAT_VERSION}. "

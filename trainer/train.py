@@ -125,11 +125,13 @@ def check_finite(value: Tensor, *, step: int, options: TrainOptions) -> None:
 
 def cutting_for(data: TrainingData, options: TrainOptions, *, device: torch.device) -> Cutting:
     """Returns how a process cuts its samples into micro-batches."""
-    heads = options.model.hidden_size // options.model.num_attention_heads
+    head_size = options.model.hidden_size // options.model.num_attention_heads
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+    # Cuts by padding have as many shapes as there are batches, which compiled graphs do not want.
+    is_cut = options.pad_to_multiple is None and needs_padding(device, dtype=dtype, head_size=head_size)
     return data.make_cutting(
         micro_batch_size=options.micro_batch_size,
-        max_padding=MAX_PADDING if needs_padding(device, dtype=dtype, head_size=heads) else None,
+        max_padding=MAX_PADDING if is_cut else None,
         pad_to_multiple=options.pad_to_multiple,
     )
 
@@ -241,6 +243,8 @@ def train(
             )
             if num_stops:
                 break
+            if num_samples == 0 and count_bad(reader, world=world)["bad_samples"] == plan.num_samples:
+                raise TrainingError(f"all training blocks of {data} are damaged; copy or build it again")
 
             learning_rate = learning_rate_at(
                 step, peak=options.learning_rate, warmup_steps=options.warmup_steps, max_steps=options.max_steps
@@ -303,7 +307,10 @@ def train(
                     vocab_size=options.model.vocab_size,
                     autocast=autocast,
                 )
-                write({"kind": "eval", "step": step, "epoch": samples_seen / plan.num_samples} | result)
+                if result["num_samples"]:
+                    write({"kind": "eval", "step": step, "epoch": samples_seen / plan.num_samples} | result)
+                elif world.is_main:
+                    _log.warning("nothing is evaluated: all held-out blocks of %s are damaged", data)
             if step % options.save_every == 0 or is_last:
                 save(step)
                 saved_step = step
@@ -357,4 +364,6 @@ def evaluate_checkpoint(
         vocab_size=options.model.vocab_size,
         autocast=autocast_for(options, device=world.device),
     )
+    if not result["num_samples"]:
+        raise TrainingError(f"all held-out blocks of {data} are damaged; copy or build it again")
     return {"step": checkpoint["step"]} | result

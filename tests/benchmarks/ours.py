@@ -115,7 +115,7 @@ def _plan(num_samples: int) -> str:
     Plan([table], seed=0, batch_size=BATCH_SIZE).step_samples(123_456)
     return (
         f"\nA plan of {num_samples:,} samples in {num_blocks:,} blocks knows its batch 123,456 after "
-        f"{time.perf_counter() - start:.2f} s and {(_status('VmHWM') - before) / 2**20:,.0f} MiB"
+        f"{time.perf_counter() - start:.2f} s and {(_status('VmHWM') - before) / 2**20:,.0f} MiB (to reach: 2 s, 200 MB)"
     )
 
 

@@ -5,11 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from bertdata.data_set import DataSet
 from trainer.cli import main
+from trainer.config import ModelOptions, TrainOptions
+from trainer.data import TrainingData
+from trainer.loader import Loader
 from trainer.metrics import load_metrics
+from trainer.train import cutting_for
 
 
 def invoke(*arguments: object) -> Result:
@@ -153,7 +158,7 @@ def test_several_data_sets_are_mixed_by_weight(
     assert f"320 samples of {data_set.folder} (weight 3), {other.folder} (weight 1), 82 held out" in result.output
     changed = invoke("--shards", f"{data_set.folder}:2", f"{other.folder}:1", *arguments)
     assert changed.exit_code == 1
-    assert "weights is 2.0, 1.0, not 3.0, 1.0" in changed.output
+    assert "weights is 0.666666666667, 0.333333333333, not 0.75, 0.25" in changed.output
 
 
 def test_bad_blocks_are_left_out_and_counted_when_asked(new_data_set: Callable[..., DataSet], tmp_path: Path) -> None:
@@ -170,3 +175,63 @@ def test_bad_blocks_are_left_out_and_counted_when_asked(new_data_set: Callable[.
     rows = losses_of(broken, tmp_path / "skipped", "--skip-bad-blocks", "--max-steps", 10)
     assert [row["bad_blocks"] for row in rows][-1] == 1
     assert [row["bad_samples"] for row in rows][-1] == 40
+
+
+def test_run_without_a_sound_block_is_an_error(new_data_set: Callable[..., DataSet], tmp_path: Path) -> None:
+    broken = new_data_set(train_blocks=((20,),), eval_blocks=((9,),))
+    for shard in broken.manifest.shards:
+        path = broken.folder / shard.name
+        data = bytearray(path.read_bytes())
+        data[600] ^= 1
+        path.write_bytes(data)
+    arguments = ("--shards", broken.folder, "--out", tmp_path, "--batch-size", 4, "--max-steps", 3, "--skip-bad-blocks")
+    result = invoke(*arguments)
+    assert result.exit_code == 1
+    assert f"all training blocks of {broken.folder} are damaged" in result.output
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_evaluation_goes_on_without_damaged_blocks(new_data_set: Callable[..., DataSet], tmp_path: Path) -> None:
+    broken = new_data_set(eval_blocks=((30, 11), (9,)))
+    fixed = ("--batch-size", 16, "--max-steps", 1, "--skip-bad-blocks", "--shards", broken.folder, "--out")
+    evaluated = []
+    for number, shard in enumerate((None, *(one for one in broken.manifest.shards if one.split == "eval"))):
+        if shard is not None:
+            data = bytearray((broken.folder / shard.name).read_bytes())
+            data[600] ^= 1
+            (broken.folder / shard.name).write_bytes(data)
+        result = invoke(*fixed, tmp_path / str(number))
+        assert result.exit_code == 0, result.output
+        rows = load_metrics(tmp_path / str(number) / "metrics.jsonl")
+        evaluated.append([row["num_samples"] for row in rows if row["kind"] == "eval"])
+    assert evaluated == [[50], [20], [11]]
+    path = broken.folder / broken.manifest.shards[2].name
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    result = invoke(*fixed, tmp_path / "none")
+    assert result.exit_code == 0, result.output
+    assert "nothing is evaluated: all held-out blocks" in result.output
+    assert all(row["kind"] != "eval" for row in load_metrics(tmp_path / "none" / "metrics.jsonl"))
+    assert invoke(*fixed, tmp_path / "none", "--eval-only").exit_code == 1
+
+
+def test_padding_of_a_run_stays_below_three_percent(data_set: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = TrainingData(data_sets=(data_set,))
+    model = ModelOptions.of_size("tiny", vocab_size=120)
+    options = {"out": "run", "model": model, "batch_size": 64, "micro_batch_size": 64, "max_steps": 1}
+    options |= {"learning_rate": 1e-3, "warmup_steps": 0}
+    plan = data.make_plan(data.initial_state(seed=0, batch_size=64))
+
+    def shapes(**more: int) -> tuple[float, int]:
+        cutting = cutting_for(data, TrainOptions(**options, **more), device=torch.device("cpu"))
+        loader = Loader(plan, data.open_split("train"), rank=0, world_size=1, cutting=cutting)
+        steps = list(loader.steps(0, 20))
+        batches = [batch for step in steps for batch in step.micro_batches]
+        padding = sum(batch.max_seqlen * batch.num_samples for batch in batches) - sum(
+            step.num_tokens for step in steps
+        )
+        found = {(len(batch.token_ids), batch.num_samples, len(batch.mask_rows)) for batch in batches}
+        return padding / sum(step.num_tokens for step in steps), len(found)
+
+    assert shapes()[0] < 0.03
+    assert shapes(pad_to_multiple=256)[1] <= 4

@@ -82,7 +82,7 @@ def test_iterable_pads(data_set: DataSet, multiple: int | None, micro_batch_size
     for tensors, batch in islice(zip(padded, new_data(data_set, **options), strict=False), 40):
         rows = [sample for _, sample in unpack(batch)]
         width = max(len(row["input"]) for row in rows)
-        while width % (multiple or 1):
+        while width % (multiple or 1) and width < 24:  # the longest sample of the data set
             width += 1
         wanted: dict[str, list[Any]] = {name: [] for name in tensors}
         for row in rows:
@@ -322,7 +322,7 @@ def test_load_state_dict_names_what_is_another_and_what_may_be(data_set: DataSet
         (new_data(data_set, window_blocks=3), "window_blocks is 3, not 2"),
         (new_data(data_set, shuffle_shards=1), "shuffle_shards is 1, not the default"),
         (new_data(new_data_set(seed=5)), "data_sets is [0-9a-f]{16}, not [0-9a-f]{16}"),
-        (PreTrainingData(weighted, batch_size=16, seed=3, window_blocks=2), "data_sets is .*weights is 1.0, 3.0"),
+        (PreTrainingData(weighted, batch_size=16, seed=3, window_blocks=2), "data_sets is .*weights is 0.25, 0.75"),
     ]:
         before = other.state_dict()
         with pytest.raises(TrainingError, match=f"{message}.*processes, loader workers, micro-batches, .* may differ"):

@@ -159,7 +159,9 @@ while True:
 
 
 def shared_memory() -> set[Path]:
-    return set(Path("/dev/shm").iterdir())
+    """Returns what is there of the kinds that Python and torch make."""
+    kinds = ("torch_*", "psm_*", "sem.*")
+    return {path for kind in kinds for path in Path("/dev/shm").glob(kind)}
 
 
 def lives(pid: str) -> bool:

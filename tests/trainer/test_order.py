@@ -163,6 +163,12 @@ def test_order_lanes_together_hold_as_many_blocks_as_there_are_shards(
     assert order.window_blocks == window_blocks >= MIN_WINDOW_BLOCKS
 
 
+def test_order_of_unequal_blocks_has_windows_of_few() -> None:
+    order = new_order([1024] + [1] * 8000, num_lanes=8)
+    windows = [window for lane in range(8) for window in windows_of(order, lane, 0)]
+    assert max(len(window.blocks) for window in windows) <= 2 * order.window_blocks
+
+
 def test_order_goes_through_groups_of_shards() -> None:
     sizes, shards = [8] * 240, [number // 20 for number in range(240)]  # 12 shards of 20 blocks
     order = new_order(sizes, shards=shards, num_lanes=4, window_blocks=2, shuffle_shards=3)

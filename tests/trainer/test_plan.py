@@ -24,8 +24,8 @@ def pairs_of(refs: SampleRefs) -> list[tuple[int, int]]:
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> tuple[Plan, list[list[int]]]:
-    sizes = draw(st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=8), min_size=1, max_size=3))
+def plans(draw: st.DrawFn, max_data_sets: int = 3) -> tuple[Plan, list[list[int]]]:
+    sizes = draw(st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=8), min_size=1, max_size=max_data_sets))
     smallest = min(map(sum, sizes))
     plan = Plan(
         [table(one) for one in sizes],
@@ -52,12 +52,10 @@ def test_plan_batch_is_the_same_for_every_number_of_ranks(drawn: tuple[Plan, lis
         assert np.concatenate([share.mask_set for share in shares]).tolist() == alone.mask_set.tolist()
 
 
-@given(drawn=plans())
+@given(drawn=plans(max_data_sets=1))
 @settings(max_examples=40)
 def test_plan_runs_over_the_seam_of_epochs_and_drops_nothing(drawn: tuple[Plan, list[list[int]]]) -> None:
-    plan, sizes = drawn
-    if len(sizes) > 1:
-        return
+    plan, _ = drawn
     # As many steps as make whole epochs of every lane, whatever their lengths: each sample comes as often as any other,
     # but for lanes that are a sample longer than others.
     shown: Counter[tuple[int, int]] = Counter()
@@ -182,27 +180,23 @@ def test_plan_refuses_fewer_samples_than_lanes() -> None:
 
 
 THOUSAND_MILLION = """
-import resource, time
+import resource
 import numpy as np
 from trainer.order import BlockTable
 from trainer.plan import Plan
 
 num_blocks = -(-10**9 // 1024)
 table = BlockTable(sizes=np.full(num_blocks, 1024), shards=np.arange(num_blocks) // 130, num_mask_sets=5)
-before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-refs = Plan([table], seed=0, batch_size=256).step_samples(123_456)
-seconds = time.process_time() - start
-assert len(refs) == 256
-print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert len(Plan([table], seed=0, batch_size=256).step_samples(123_456)) == 256
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 
 
-def test_plan_of_a_thousand_million_samples_starts_at_once() -> None:
+def test_plan_of_a_thousand_million_samples_takes_little_memory() -> None:  # its time: `tests.benchmarks.loader`
     command = [sys.executable, "-c", THOUSAND_MILLION]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    seconds, num_bytes = map(float, result.stdout.split())
-    assert seconds < 2  # of the processor, so that what else runs does not matter
-    assert num_bytes < 200e6
+    assert int(result.stdout) < 200e6
 
 
 def test_plan_of_one_data_set_needs_no_memory_for_a_mixture() -> None:
