@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -21,6 +23,16 @@ hypothesis.settings.load_profile("untimed")
 os.environ.pop("COLUMNS", None)  # set where tests run in several processes; output in a pipe has no width
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def fetch_nothing_more() -> Iterator[None]:
+    """Ends what a test left in the background, before it meets what the next one does to files."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "prefetch":
+            thread._target.__self__.close()  # type: ignore[attr-defined]
+            thread.join(timeout=10)
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,7 @@ class Loader:
             ShardError: A block is damaged; no sample of it was yielded.
         """
         with ExitStack() as stack:
+            stack.callback(self._reader.stop_prefetching)
             run: Callable[..., Iterable[Any]] = map
             if self._num_workers > 1:
                 run = stack.enter_context(_threads(self._num_workers - 1)).map

@@ -145,6 +145,11 @@ class BlockReader:
             data_set = self._data_sets[source]
             data_set.shard_files.prefetch([data_set.manifest.shards[shard] for shard in shards])
 
+    def stop_prefetching(self) -> None:
+        """Takes back what `prefetch` said."""
+        for data_set in self._data_sets:
+            data_set.shard_files.prefetch([])
+
     def show(self, sample_ids: NDArray[np.int64], *, mask_set: int) -> tuple[Shown, NDArray[np.int64]]:
         """Returns chosen samples, the longest first, all with the same mask set.
 

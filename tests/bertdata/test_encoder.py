@@ -73,6 +73,7 @@ def test_ids_equal_encode_for_every_text(texts, options):
     assert_equals_encode(encoder_of(tokenizer), tokenizer, texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cased", [True, False])
 def test_ids_equal_encode_for_every_assigned_character(cased):
     codes = [code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) not in ("Cn", "Co", "Cs")]

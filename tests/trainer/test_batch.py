@@ -148,6 +148,7 @@ def test_cutting_refuses_what_cannot_be(change: dict[str, float]) -> None:
         Cutting(**SIZES, **change)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_compiled_model_takes_batches_of_all_shapes_in_one_graph(data_set: DataSet, model: torch.nn.Module) -> None:
     compiled = copy.deepcopy(model)
     compiled.compile(dynamic=True, backend="aot_eager")

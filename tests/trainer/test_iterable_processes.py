@@ -228,6 +228,7 @@ print(hash("batch"), *digests(new_data(Path(sys.argv[1]), num_workers=1), 20), s
 """
 
 
+@pytest.mark.slow
 def test_hash_seed_changes_nothing(data_set: DataSet) -> None:
     hashes, wanted = set(), digests(new_data(data_set.folder), 20)
     for seed in ("0", "1", "4242"):
