@@ -59,7 +59,7 @@ def test_loader_benchmark_prints_stages_and_waiting():
     arguments = ["--megabytes", "0.3", "--length", "128", "--stages", "--training", "--training-steps", "3"]
     result = CliRunner().invoke(loader.main, arguments)
     assert result.exit_code == 0, result.output
-    for stage in ("plan", "batch", "all else"):
+    for stage in ("order", "gather and mask", "batches", "all else"):
         assert re.search(rf"^{stage} +[\d.]+ s +[\d.]+% +\d+ us per batch$", result.output, re.M)
     assert re.search(r"[\d.]+% of the time is spent waiting for data", result.output)
 
