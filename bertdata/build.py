@@ -17,7 +17,6 @@ import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ from bertdata.commit import write_data_set
 from bertdata.documents import Reject
 from bertdata.encoder import Encoder
 from bertdata.errors import ConfigError, InputError
-from bertdata.files import file_sha256
 from bertdata.manifest import ShardEntry
 from bertdata.masking import sample_keys
 from bertdata.pairs import build_pairs
@@ -39,7 +37,7 @@ from bertdata.shards import block_name, open_shard
 from bertdata.spill import BIN_BITS, Documents, RunWriter, concatenate_documents, document_key, read_run
 from bertdata.statistics import Statistics, count_block, count_documents, count_shown_tokens
 from bertdata.vocabulary import WordCounts, count_split, train_wordpiece
-from bertdata.wordpiece import Vocabulary, load_tokenizer, write_tokenizer
+from bertdata.wordpiece import Vocabulary, encode_tokenizer, load_tokenizer, parse_tokenizer
 from bertdata.work import Work, shard_record, shard_statistics
 
 __all__ = [
@@ -65,7 +63,7 @@ def count_words(work: Work, number: int) -> int:
             work.splits[number],
             options=options.read,
             sample_bytes=options.tokenizer.sample_bytes,
-            keep_rejects_in=work.rejects_path,
+            keep_rejects_in=work.out_folder,
         )
         work.write(name, words.to_json())
     return number
@@ -86,19 +84,19 @@ def train_tokenizer(work: Work) -> None:
             "--whole-word-mask needs a tokenizer whose pieces tell where every word begins; those of "
             f"{options.path} do not"
         )
-    write_tokenizer(tokenizer, work.folder / "tokenizer.json")
+    for name, data in encode_tokenizer(tokenizer).items():
+        work.folder.write(name, data)
 
 
 @functools.lru_cache(maxsize=2)
-def _load_encoder(path: Path, modified_ns: int) -> tuple[Encoder, Vocabulary]:  # noqa: ARG001 - part of the cache's key
-    tokenizer = load_tokenizer(path)
+def _load_encoder(tokenizer_json: bytes) -> tuple[Encoder, Vocabulary]:
+    tokenizer = parse_tokenizer(tokenizer_json, where="tokenizer.json")
     vocabulary = Vocabulary.of(tokenizer)
     return Encoder(tokenizer, vocabulary), vocabulary
 
 
 def _encoder(work: Work) -> tuple[Encoder, Vocabulary]:
-    path = work.folder / "tokenizer.json"
-    return _load_encoder(path, path.stat().st_mtime_ns)
+    return _load_encoder(work.folder.read("tokenizer.json"))
 
 
 def tokenize_split(work: Work, number: int) -> int:
@@ -110,11 +108,11 @@ def tokenize_split(work: Work, number: int) -> int:
     counts: Counter[str] = Counter()
     languages: Counter[str] = Counter()
     rejects: list[Reject] = []
-    runs = RunWriter(work.folder / "runs", stem=f"{number:05d}", dtype=vocabulary.dtype)
+    runs = RunWriter(work.folder.child("runs"), stem=f"{number:05d}", dtype=vocabulary.dtype)
     batch: list[list[str]] = []
     batched = 0
     options = work.options.read
-    split, keep_in = work.splits[number], work.rejects_path
+    split, keep_in = work.splits[number], work.out_folder
     for document in iter_checked_documents(split, options=options, counts=counts, rejects=rejects, keep_in=keep_in):
         language, sentences, num_left_out = sentences_of(document, option=options.language)
         languages[language] += 1
@@ -195,7 +193,7 @@ def plan_shards(work: Work) -> list[ShardTask]:
     """
     counts, languages, rejects = _read_counts(work)
     if rejects:
-        write_rejects(work.rejects_path, rejects)
+        write_rejects(work.out_folder, rejects)
     check_rejects(counts, rejects, max_rejects=work.options.read.max_rejects, keep_in=None)
     if work.options.masks.whole_word_mask:
         _check_words_are_known(languages)
@@ -221,15 +219,16 @@ def plan_shards(work: Work) -> list[ShardTask]:
 
 def _load_documents(work: Work, task: ShardTask) -> Documents:
     runs = [name for record in _split_records(work) for name in record["runs"]]
-    parts = [read_run(work.folder / "runs" / name, first_bin=task.first_bin, last_bin=task.last_bin) for name in runs]
+    folder = work.folder.child("runs")
+    parts = [read_run(folder, name, first_bin=task.first_bin, last_bin=task.last_bin) for name in runs]
     return concatenate_documents(parts)
 
 
 def build_shard(work: Work, task: ShardTask) -> str:
     """Builds one shard out of all runs; returns its file name."""
     name = shard_record(task)
-    path = work.data_set_folder(task.max_seq_length) / task.name
-    if work.has(name) and path.exists():
+    folder = work.data_set_folder(task.max_seq_length)
+    if work.has(name) and folder.size(task.name) == work.read(name)["entry"]["num_bytes"]:
         return task.name
     options = work.options.for_length(task.max_seq_length)
     _, vocabulary = _encoder(work)
@@ -244,7 +243,7 @@ def build_shard(work: Work, task: ShardTask) -> str:
     empty = Statistics.empty(max_seq_length=task.max_seq_length, vocab_size=vocabulary.size)
     statistics = count_documents(documents, empty=empty)
     hashes = [np.zeros(0, dtype=np.uint64)]
-    with open_shard(path) as writer:
+    with open_shard(folder, task.name) as writer:
         for number, start in enumerate(range(0, len(pairs), options.shards.block_size)):
             rows = np.arange(start, min(start + options.shards.block_size, len(pairs)))
             block = make_block(documents, pairs.take(rows), options=options, vocabulary=vocabulary)
@@ -257,15 +256,15 @@ def build_shard(work: Work, task: ShardTask) -> str:
                 has_labels=options.pairs.next_sentence != "none",
             )
     counts["repeated_samples"] = len(pairs) - len(np.unique(np.concatenate(hashes)))
-    work.write_bytes(shard_statistics(task), statistics.to_npz())
+    work.folder.write(shard_statistics(task), statistics.to_npz())
     entry = ShardEntry(
         name=task.name,
         split=task.split,
         num_samples=len(pairs),
         num_blocks=len(writer.entries),
         num_tokens=sum(block.num_tokens for block in writer.entries),
-        num_bytes=path.stat().st_size,
-        sha256=file_sha256(path),
+        num_bytes=writer.num_bytes,
+        sha256=writer.sha256,
     )
     blocks = [dataclasses.asdict(block) for block in writer.entries]
     work.write(name, {"entry": dataclasses.asdict(entry), "blocks": blocks, "counts": counts, "excluded": excluded})

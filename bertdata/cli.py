@@ -59,7 +59,7 @@ def build(
     ctx: click.Context,
     /,
     inputs: tuple[str, ...],
-    out: Path,
+    out: str,
     exclude_documents: Path | None,
     keep_work: bool,
     overwrite: bool,
@@ -78,7 +78,7 @@ def build(
     from bertdata.progress import Progress
     from bertdata.removal import read_document_keys
     from bertdata.summary import format_table, iter_warnings, summary_rows
-    from bertdata.work import data_set_folders
+    from bertdata.work import data_set_places
     from pipelines.supervise import run_supervised
 
     if exclude_documents is not None:
@@ -100,8 +100,8 @@ def build(
         else:
             with Progress(work):
                 run_supervised(work, runner=runner, num_workers=num_workers, flags=beam_options)
-    for folder in data_set_folders(out, options=options):
-        data_set = open_data_set(folder)
+    for place in data_set_places(out, options=options):
+        data_set = open_data_set(place)
         for warning in iter_warnings(data_set.manifest):
             click.secho(f"warning: {warning}", fg="yellow", err=True)
         click.echo(format_table(summary_rows(data_set)))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from bertdata.errors import BertDataError
-from bertdata.files import file_sha256, write_atomically
-from bertdata.index import INDEX, write_index
-from bertdata.manifest import DROPPED_DOCUMENTS, Manifest, ShardEntry, TokenizerInfo, write_manifest
+from bertdata.index import INDEX, encode_index
+from bertdata.manifest import DROPPED_DOCUMENTS, MANIFEST, Manifest, ShardEntry, TokenizerInfo, encode_manifest
 from bertdata.planning import ShardTask
 from bertdata.shards import FORMAT_VERSION, BlockEntry
-from bertdata.statistics import STATISTICS, Statistics, write_statistics
-from bertdata.wordpiece import Vocabulary, is_lowercase, load_tokenizer
-from bertdata.work import TOKENIZER_FILES, Work, library_versions, shard_record, shard_statistics
+from bertdata.statistics import STATISTICS, Statistics
+from bertdata.wordpiece import Vocabulary, encode_tokenizer, is_lowercase, parse_tokenizer
+from bertdata.work import Work, library_versions, shard_record
 
 __all__ = ["write_data_set"]
 
@@ -46,38 +46,40 @@ def write_data_set(
         shard_counts.update(record["counts"])
         shard_counts[f"{task.split}_documents"] += record["counts"]["documents_kept"]
         shard_counts[f"{task.split}_samples"] += record["counts"]["samples"]
-    for name in TOKENIZER_FILES:
-        write_atomically(folder / name, (work.folder / name).read_bytes())
-    write_index(folder, blocks)
-    write_statistics(
-        folder,
-        (Statistics.from_npz(work.folder / shard_statistics(task)) for task in tasks),
-        empty=Statistics.empty(max_seq_length=length, vocab_size=vocabulary.size),
-    )
+    tokenizer_json = work.folder.read("tokenizer.json")
+    tokenizer = parse_tokenizer(tokenizer_json, where=f"{work.folder.location}/tokenizer.json")
+    empty = Statistics.empty(max_seq_length=length, vocab_size=vocabulary.size)
+    files = {
+        "tokenizer_config.json": encode_tokenizer(tokenizer)["tokenizer_config.json"],
+        INDEX: encode_index(blocks),
+        STATISTICS: sum((work.read_statistics(task) for task in tasks), start=empty).to_json(),
+    }
+    for name, data in (("tokenizer.json", tokenizer_json), *files.items()):
+        folder.write(name, data)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         build=work.fingerprint,
         options=work.options.for_length(length).to_json(),
         tokenizer=TokenizerInfo(
-            sha256=file_sha256(folder / "tokenizer.json"),
+            sha256=hashlib.sha256(tokenizer_json).hexdigest(),
             vocab_size=vocabulary.size,
             token_dtype=vocabulary.dtype.name,
             roles=vocabulary.roles,
-            lowercase=is_lowercase(load_tokenizer(folder / "tokenizer.json")),
+            lowercase=is_lowercase(tokenizer),
             trained=work.options.tokenizer.path is None,
         ),
         versions=library_versions(),
         inputs=_input_facts(work),
-        counts=_add_up(counts, shard_counts, folder=folder),
+        counts=_add_up(counts, shard_counts, folder=folder.location),
         languages=dict(sorted(languages.items())),
         shards=tuple(entries),
-        files={name: file_sha256(folder / name) for name in ("tokenizer_config.json", INDEX, STATISTICS)},
+        files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         excluded_not_found=tuple(sorted(not_found)),
     )
-    write_manifest(folder, manifest)
+    folder.write(MANIFEST, encode_manifest(manifest))
 
 
-def _add_up(counts: Counter[str], shard_counts: Counter[str], *, folder: Path) -> dict[str, int]:
+def _add_up(counts: Counter[str], shard_counts: Counter[str], *, folder: str) -> dict[str, int]:
     """Returns the counts of splits and shards together, those of nothing left out."""
     del shard_counts["documents"]  # what the splits counted, less the documents without tokens
     merged = counts + shard_counts

@@ -24,7 +24,7 @@ from bertdata.shards import END_OF_ARCHIVE, MAX_BLOCK_BYTES, BlockEntry
 if TYPE_CHECKING:
     from bertdata.manifest import ShardEntry
 
-__all__ = ["INDEX", "BlockIndex", "load_index", "write_index"]
+__all__ = ["INDEX", "BlockIndex", "encode_index", "load_index", "write_index"]
 
 INDEX = "index.arrow"
 MAX_INDEX_BYTES = 1 << 30  # 30 million blocks
@@ -70,18 +70,23 @@ class BlockIndex:
         return BlockIndex(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
 
 
-def write_index(folder: Path, blocks: Sequence[Sequence[BlockEntry]]) -> None:
-    """Writes `index.arrow`.
+def encode_index(blocks: Sequence[Sequence[BlockEntry]]) -> bytes:
+    """Returns the content of `index.arrow`.
 
     Args:
-        folder: The data set's folder.
         blocks: The blocks of each shard, in the order of `Manifest.shards`.
     """
     rows = [{"shard": number} | dataclasses.asdict(block) for number, entries in enumerate(blocks) for block in entries]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, _SCHEMA) as writer:
         writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-    write_atomically(folder / INDEX, sink.getvalue().to_pybytes())
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def write_index(folder: Path, blocks: Sequence[Sequence[BlockEntry]]) -> None:
+    """Writes `index.arrow` into the folder of a data set, see `encode_index`."""
+    write_atomically(folder / INDEX, encode_index(blocks))
 
 
 def load_index(path: Path, *, shards: Sequence[ShardEntry]) -> BlockIndex:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,40 +13,46 @@ from bertdata.config import BuildOptions
 from bertdata.errors import BertDataError, ConfigError, InputError, OutputError
 from bertdata.lock import Lock
 from bertdata.manifest import MANIFEST
+from bertdata.remote import is_uri
 from bertdata.removal import withdraw_changed_shards
 from bertdata.splits import find_inputs, plan_files
-from bertdata.work import WORK, Work, clear_work, data_set_folders, fingerprint_of, remove_build
+from bertdata.storage import open_folder
+from bertdata.work import BUILD, WORK, Work, clear_work, data_set_places, fingerprint_of, remove_build
 
 __all__ = ["open_build"]
 
 _LOG = logging.getLogger(__name__)
 
 
-def _found_fingerprint(out: Path, *, options: BuildOptions) -> str | None:
+def _found_fingerprint(out: str, *, options: BuildOptions) -> str | None:
     """Returns the fingerprint of the build that the folders of `options` hold, finished or not."""
-    manifests = [folder / MANIFEST for folder in (out, *data_set_folders(out, options=options))]
-    for path, field in [(out / WORK / "build.json", "fingerprint"), *((path, "build") for path in manifests)]:
-        if path.exists():
+    places = dict.fromkeys((out, *data_set_places(out, options=options)))
+    records = [(open_folder(out).child(WORK), BUILD, "fingerprint")]
+    for folder, name, field in [*records, *((open_folder(place), MANIFEST, "build") for place in places)]:
+        if folder.has(name):
             try:
-                return str(json.loads(path.read_bytes())[field])
+                return str(json.loads(folder.read(name))[field])
             except (ValueError, KeyError, TypeError) as error:
-                raise OutputError(f"{path} cannot be read ({error}); start anew with --overwrite") from error
+                where = f"{folder.location}/{name}"
+                raise OutputError(f"{where} cannot be read ({error}); start anew with --overwrite") from error
     return None
 
 
-def _kept_build(out: Path, *, base_fingerprint: str) -> Work | None:
+def _kept_build(out: str, *, base_fingerprint: str) -> Work | None:
     """Returns the build of the work folder where it is the wanted one, but for the documents that it excludes."""
-    path = out / WORK / "build.json"
-    if not path.exists() or json.loads(path.read_bytes()).get("base_fingerprint") != base_fingerprint:
+    folder = open_folder(out).child(WORK)
+    if not folder.has(BUILD) or json.loads(folder.read(BUILD)).get("base_fingerprint") != base_fingerprint:
         return None
     return Work.load(out)
 
 
-def _hint_about_exclusions(out: Path, *, options: BuildOptions) -> str:
+def _hint_about_exclusions(out: str, *, options: BuildOptions) -> str:
     """Returns what to say where a finished build excludes other documents and left no work folder to go on from."""
     wanted = list(options.shards.excluded_documents)
-    for path in (folder / MANIFEST for folder in data_set_folders(out, options=options)):
-        if path.exists() and json.loads(path.read_bytes())["options"]["shards"].get("excluded_documents") != wanted:
+    for folder in map(open_folder, data_set_places(out, options=options)):
+        if not folder.has(MANIFEST):
+            continue
+        if json.loads(folder.read(MANIFEST))["options"]["shards"].get("excluded_documents") != wanted:
             return (
                 " It excludes other documents; had its work folder been kept, by --keep-work, only the shards that "
                 "change would be built again."
@@ -55,13 +60,14 @@ def _hint_about_exclusions(out: Path, *, options: BuildOptions) -> str:
     return ""
 
 
-def _ended_with_advice(out: Path) -> bool:
+def _ended_with_advice(out: str) -> bool:
     """Returns whether an unfinished build ended because of its options or input, so that other ones may replace it."""
-    path = out / WORK / "error.json"
-    return path.exists() and json.loads(path.read_bytes())["kind"] in (ConfigError.__name__, InputError.__name__)
+    folder = open_folder(out).child(WORK)
+    kinds = (ConfigError.__name__, InputError.__name__)
+    return folder.has("error.json") and json.loads(folder.read("error.json"))["kind"] in kinds
 
 
-def _prepare_folder(out: Path, *, options: BuildOptions, fingerprint: str, base_fingerprint: str) -> str | None:
+def _prepare_folder(out: str, *, options: BuildOptions, fingerprint: str, base_fingerprint: str) -> str | None:
     """Makes way for a build: what is there is this build, or goes on as it, or goes away.
 
     Returns:
@@ -78,8 +84,8 @@ def _prepare_folder(out: Path, *, options: BuildOptions, fingerprint: str, base_
         withdraw_changed_shards(kept, excluded=options.shards.excluded_documents)
     elif found not in (None, fingerprint):
         raise OutputError(
-            f"{out} holds another build (fingerprint {found}, this one has {fingerprint}): its inputs, options or "
-            "versions differ. Give another --out, or replace it with --overwrite."
+            f"{open_folder(out).location} holds another build (fingerprint {found}, this one has {fingerprint}): its "
+            "inputs, options or versions differ. Give another --out, or replace it with --overwrite."
             + _hint_about_exclusions(out, options=options)
         )
     return found
@@ -88,17 +94,17 @@ def _prepare_folder(out: Path, *, options: BuildOptions, fingerprint: str, base_
 def _end_work(work: Work, *, keep: bool) -> None:
     """Removes the work folder of a finished build, or leaves it."""
     if keep:
-        _LOG.info("%s is kept", work.folder)
+        _LOG.info("%s is kept", work.folder.location)
         return
     clear_work(work.out)
-    shutil.rmtree(work.folder)
+    work.folder.clear()
 
 
 @contextmanager
 def open_build(
     inputs: Sequence[str],
     *,
-    out: Path,
+    out: str | Path,
     options: BuildOptions,
     overwrite: bool = False,
     keep_work: bool = False,
@@ -111,7 +117,7 @@ def open_build(
 
     Args:
         inputs: Files, folders or globs.
-        out: The output folder.
+        out: Place of the output folder, see `bertdata.storage`.
         options: What to build.
         overwrite: Remove another build that the folder holds.
         keep_work: Leave the work folder when all is written; changes no byte of the output.
@@ -124,7 +130,9 @@ def open_build(
         InputError: An input is missing or of a kind that is not read.
         OutputError: The folder holds another build, is in use, or cannot be written to.
     """
-    files = find_inputs(inputs, out=out)
+    out = str(out)
+    folder = open_folder(out)
+    files = find_inputs(inputs, out=None if is_uri(out) else Path(out))
     splits = plan_files(files, options=options.read, split_bytes=split_bytes)
     if not splits:
         raise InputError("no document: all input files are empty; check --input")
@@ -138,12 +146,12 @@ def open_build(
             out=out, fingerprint=fingerprint, base_fingerprint=base_fingerprint, options=options, splits=(), lock=lock
         )
         if work.is_finished():
-            _end_work(work, keep=keep_work and work.has("build.json"))
+            _end_work(work, keep=keep_work and work.has(BUILD))
             yield None
             return
-        if (work.folder / "build.json").exists():
+        if work.has(BUILD):
             if found == fingerprint:
-                _LOG.info("%s holds this build unfinished; going on with it", out)
+                _LOG.info("%s holds this build unfinished; going on with it", folder.location)
             work = dataclasses.replace(work, splits=Work.load(out).splits)
             work.sweep()
         else:
@@ -157,10 +165,11 @@ def open_build(
             raise
         except OSError as error:
             raise OutputError(
-                f"{error.filename or out}: {error.strerror or error}. What is done is kept; "
+                f"{error.filename or folder.location}: {error.strerror or error}. What is done is kept; "
                 "run the same command again to go on."
             ) from error
         if work.is_finished():
             _end_work(work, keep=keep_work)
         else:
-            raise BertDataError(f"the build ended without a manifest in {out}; run the same command again to go on")
+            where = folder.location
+            raise BertDataError(f"the build ended without a manifest in {where}; run the same command again to go on")

@@ -19,8 +19,8 @@ class Lock:
         OutputError: Another process holds it.
     """
 
-    def __init__(self, out: Path) -> None:
-        self._folder = out / WORK
+    def __init__(self, out: str | Path) -> None:
+        self._folder = Path(out) / WORK
 
     def __enter__(self) -> int:
         """Returns the descriptor of the lock; a process that inherits it holds the lock too."""

@@ -32,6 +32,7 @@ __all__ = [
     "Origin",
     "ShardEntry",
     "TokenizerInfo",
+    "encode_manifest",
     "parse_manifest",
     "read_manifest",
     "write_manifest",
@@ -236,10 +237,14 @@ def _check_folders(manifest: Manifest) -> None:
             raise ShardError(f"shard {shard.name[:200]!r} is in none of the folders {', '.join(sorted(folders))}")
 
 
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Returns the content of `manifest.json`."""
+    return (json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False) + "\n").encode()
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes `manifest.json`, which commits the data set."""
-    text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False)
-    write_atomically(folder / MANIFEST, (text + "\n").encode())
+    write_atomically(folder / MANIFEST, encode_manifest(manifest))
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -177,9 +177,7 @@ def parse_mask_set(value: str) -> int | None:
 def build_options(command: Command) -> Command:
     """Adds the options that only a build has."""
     options = [
-        click.option(
-            "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the shards."
-        ),
+        click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder for the shards."),
         click.option(
             "--tokenizer",
             metavar="PATH",

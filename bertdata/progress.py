@@ -44,19 +44,19 @@ class Progress:
         """Returns the stage, how many of its records are done, and how many there are (None: not known yet)."""
         folder, num_splits = self._work.folder, len(self._work.splits)
 
-        def done(pattern: str) -> int:
-            return sum(1 for _ in folder.glob(pattern))
+        def done(inner: str) -> int:
+            return sum(name.endswith(".json") for name in folder.names(inner))
 
-        if not (folder / "tokenizer.json").exists():
+        if not folder.has("tokenizer.json"):
             if self._work.options.tokenizer.path is not None:
                 return "starting", 0, None
-            num_words = done("words/*.json")
+            num_words = done("words")
             return ("reading words", num_words, num_splits) if num_words < num_splits else ("vocabulary", 0, None)
-        num_tokenized = done("splits/*.json")
+        num_tokenized = done("splits")
         if num_tokenized < num_splits:
             return "tokenizing splits", num_tokenized, num_splits
         total = len(self._work.read("plan.json")["tasks"]) if self._work.has("plan.json") else None
-        return "building shards", done("shards/*/*.tar.json"), total
+        return "building shards", sum(done(f"shards/{length}") for length in self._work.options.max_seq_lengths), total
 
     def _run(self) -> None:
         if sys.stderr.isatty():

@@ -7,34 +7,35 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from bertdata.config import ReadOptions
 from bertdata.documents import Document, Reject
 from bertdata.errors import InputError
-from bertdata.files import write_atomically
 from bertdata.readers import iter_documents
 from bertdata.splits import Split
+from bertdata.storage import Folder
 
-__all__ = ["check_rejects", "iter_checked_documents", "write_rejects"]
+__all__ = ["REJECTS", "check_rejects", "iter_checked_documents", "write_rejects"]
 
 _LOG = logging.getLogger(__name__)
 
+REJECTS = "rejects.jsonl"
 
-def write_rejects(path: Path, rejects: list[Reject]) -> None:
-    """Writes the first 20 bad records, a JSON object per line."""
+
+def write_rejects(folder: Folder, rejects: list[Reject]) -> None:
+    """Writes the first 20 bad records to `rejects.jsonl`, a JSON object per line."""
     lines = [json.dumps(dataclasses.asdict(reject), ensure_ascii=False) for reject in rejects[:20]]
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
+    folder.write(REJECTS, ("\n".join(lines) + "\n").encode())
 
 
-def check_rejects(counts: Counter[str], rejects: list[Reject], *, max_rejects: int, keep_in: Path | None) -> None:
+def check_rejects(counts: Counter[str], rejects: list[Reject], *, max_rejects: int, keep_in: Folder | None) -> None:
     """Ends the build when there are more bad records than allowed.
 
     Args:
         counts: What readers counted; bad records under names that start with "rejected_".
         rejects: The first of them.
         max_rejects: How many are allowed.
-        keep_in: File that the first of them are written to when there are more; None for none.
+        keep_in: Folder for a file with the first of them when there are more; None for none.
 
     Raises:
         InputError: There are more; the message shows the first.
@@ -51,7 +52,7 @@ def check_rejects(counts: Counter[str], rejects: list[Reject], *, max_rejects: i
 
 
 def iter_checked_documents(
-    split: Split, *, options: ReadOptions, counts: Counter[str], rejects: list[Reject], keep_in: Path | None
+    split: Split, *, options: ReadOptions, counts: Counter[str], rejects: list[Reject], keep_in: Folder | None
 ) -> Iterator[Document]:
     """Yields the documents of a split, like `iter_documents`, and then checks its rejects.
 

@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bertdata.errors import ConfigError
-from bertdata.files import remove_durably
 from bertdata.manifest import MANIFEST
 from bertdata.planning import ShardTask
 from bertdata.spill import BIN_BITS
@@ -78,8 +77,9 @@ def withdraw_changed_shards(work: Work, *, excluded: Sequence[str]) -> None:
     planned = work.read("plan.json")["tasks"] if work.has("plan.json") else []
     tasks = [ShardTask(**task) for task in planned]
     stale = [task for task in tasks if bisect_left(changed, task.first_bin) < bisect_left(changed, task.last_bin)]
-    manifests = [folder / MANIFEST for folder in work.data_set_folders()]
-    remove_durably([*manifests, *(work.folder / shard_record(task) for task in stale)])
+    for folder in work.data_set_folders():
+        folder.remove([MANIFEST])
+    work.folder.remove(shard_record(task) for task in stale)
     if tasks:
         num_left = sum(not work.has(shard_record(task)) for task in tasks)
         _LOG.info("other documents are excluded than before: builds %d of %d shards again", num_left, len(tasks))

@@ -30,19 +30,19 @@ same samples give the same bytes.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from bertdata.errors import ShardError
-from bertdata.files import open_atomically
 from bertdata.members import RECORD, encode_member
+from bertdata.storage import Folder
 
 __all__ = [
     "END_OF_ARCHIVE",
@@ -167,11 +167,12 @@ def encode_block(block: Block, *, name: str) -> bytes:
 
 
 @contextmanager
-def open_shard(path: Path) -> Iterator[ShardWriter]:
+def open_shard(folder: Folder, name: str) -> Iterator[ShardWriter]:
     """Opens a shard for writing; the file appears only when all is written, and after an exception nothing is left."""
-    with open_atomically(path) as file:
-        yield ShardWriter(file)
-        file.write(END_OF_ARCHIVE)
+    with folder.create(name) as file:
+        writer = ShardWriter(file)
+        yield writer
+        writer.end()
 
 
 class ShardWriter:
@@ -179,21 +180,38 @@ class ShardWriter:
 
     Attributes:
         entries: Where each block lies.
+        num_bytes: Bytes written so far.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self.entries: list[BlockEntry] = []
+        self.num_bytes = 0
         self._file = file
+        self._sha256 = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of what was written so far, hexadecimal."""
+        return self._sha256.hexdigest()
 
     def add(self, block: Block, *, name: str) -> None:
         """Appends one block under the stem `name`."""
         data = encode_block(block, name=name)
         entry = BlockEntry(
-            offset=self._file.tell(),
+            offset=self.num_bytes,
             num_bytes=len(data),
             num_samples=block.num_samples,
             num_tokens=len(block.tokens),
             crc32=zlib.crc32(data),
         )
-        self._file.write(data)
+        self._write(data)
         self.entries.append(entry)
+
+    def end(self) -> None:
+        """Writes the end of the archive."""
+        self._write(END_OF_ARCHIVE)
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._sha256.update(data)
+        self.num_bytes += len(data)

@@ -17,17 +17,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bertdata.errors import OutputError
-from bertdata.files import open_atomically
+from bertdata.storage import Folder
 
 __all__ = [
     "Documents",
@@ -135,7 +133,7 @@ class RunWriter:
         run_bytes: Bytes of token ids after which a run is written.
     """
 
-    def __init__(self, folder: Path, *, stem: str, dtype: np.dtype[Any], run_bytes: int = RUN_BYTES) -> None:
+    def __init__(self, folder: Folder, *, stem: str, dtype: np.dtype[Any], run_bytes: int = RUN_BYTES) -> None:
         self.names: list[str] = []
         self._folder = folder
         self._stem = stem
@@ -184,7 +182,7 @@ class RunWriter:
         )
         documents = concatenate_documents([part])
         name = f"{self._stem}-{len(self.names):04d}.run"
-        _write_run(self._folder / name, documents)
+        _write_run(self._folder, name, documents)
         self.names.append(name)
         bins = key_bins(documents.keys)
         tokens_before = documents.token_offsets[documents.sentence_offsets]
@@ -194,7 +192,7 @@ class RunWriter:
         self._clear()
 
 
-def _write_run(path: Path, documents: Documents) -> None:
+def _write_run(folder: Folder, run: str, documents: Documents) -> None:
     fence_sentences = documents.sentence_offsets[:-1:FENCE]
     arrays = {
         "keys": documents.keys,
@@ -203,7 +201,7 @@ def _write_run(path: Path, documents: Documents) -> None:
         "tokens": documents.tokens,
         "fences": np.stack([fence_sentences, documents.token_offsets[fence_sentences]], axis=1),
     }
-    with open_atomically(path) as file:
+    with folder.create(run) as file:
         starts = {}
         for name in _ARRAYS:
             starts[name] = file.tell()
@@ -219,34 +217,37 @@ def _write_run(path: Path, documents: Documents) -> None:
         file.write(data + len(data).to_bytes(8, "little"))
 
 
-def read_run(path: Path, *, first_bin: int, last_bin: int) -> Documents:
+def read_run(folder: Folder, name: str, *, first_bin: int, last_bin: int) -> Documents:
     """Reads the documents of a run whose key bin is at least `first_bin` and below `last_bin`.
 
     Raises:
         OutputError: The run is missing or damaged.
     """
     try:
-        with path.open("rb") as file:
-            return _read_range(file.fileno(), first_bin=first_bin, last_bin=last_bin)
+        return _read_range(folder, name, first_bin=first_bin, last_bin=last_bin)
     except (OSError, ValueError, KeyError) as error:
         raise OutputError(
-            f"the intermediate file {path} cannot be read ({error}); run the same command with --overwrite"
+            f"the intermediate file {folder.location}/{name} cannot be read ({error}); run the same command with "
+            "--overwrite"
         ) from error
 
 
-def _read_range(descriptor: int, *, first_bin: int, last_bin: int) -> Documents:
-    size = os.fstat(descriptor).st_size
-    length = int.from_bytes(os.pread(descriptor, 8, size - 8), "little")
+def _read_range(folder: Folder, run: str, *, first_bin: int, last_bin: int) -> Documents:
+    size = folder.size(run)
+    if size is None:
+        raise FileNotFoundError("it is missing")
+
+    def read_bytes(start: int, stop: int) -> bytes:
+        return folder.read_ranges(run, [(start, stop)])[0]
+
+    length = int.from_bytes(read_bytes(max(size - 8, 0), size), "little")
     if not 0 < length < size:
         raise ValueError("it is cut off")
-    footer = json.loads(os.pread(descriptor, length, size - 8 - length))
+    footer = json.loads(read_bytes(size - 8 - length, size - 8))
 
     def read(name: str, dtype: str, start: int, stop: int) -> npt.NDArray[Any]:
-        item = np.dtype(dtype).itemsize
-        data = os.pread(descriptor, (stop - start) * item, footer["starts"][name] + start * item)
-        if len(data) != (stop - start) * item:
-            raise ValueError(f"{name} ends early")
-        return np.frombuffer(data, dtype=dtype)
+        item, first = np.dtype(dtype).itemsize, footer["starts"][name]
+        return np.frombuffer(read_bytes(first + start * item, first + stop * item), dtype=dtype)
 
     num_documents = footer["num_documents"]
 

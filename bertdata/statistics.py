@@ -117,9 +117,9 @@ class Statistics:
         return sink.getvalue()
 
     @classmethod
-    def from_npz(cls, path: Path) -> Statistics:
+    def from_npz(cls, data: bytes) -> Statistics:
         """Reads what `to_npz` gave."""
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return cls(**{name: arrays[name] for name in _NAMES})
 
     def to_json(self) -> bytes:

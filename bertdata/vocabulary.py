@@ -23,7 +23,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -34,6 +33,7 @@ from bertdata.errors import InputError
 from bertdata.rejects import iter_checked_documents
 from bertdata.sentences import resolve_language
 from bertdata.splits import Split
+from bertdata.storage import Folder
 from bertdata.wordpiece import ROLES, new_bert_tokenizer
 
 __all__ = ["WordCounts", "count_split", "train_wordpiece"]
@@ -128,7 +128,7 @@ def _sum(counters: Iterable[Counter[str]]) -> Counter[str]:
 
 
 def count_split(
-    split: Split, *, options: ReadOptions, sample_bytes: int, keep_rejects_in: Path | None = None
+    split: Split, *, options: ReadOptions, sample_bytes: int, keep_rejects_in: Folder | None = None
 ) -> WordCounts:
     """Counts the words of one split.
 
@@ -136,7 +136,7 @@ def count_split(
         split: Where to read.
         options: How to read.
         sample_bytes: Bytes of UTF-8 text in the sample at most.
-        keep_rejects_in: File for the first bad records when there are more than allowed.
+        keep_rejects_in: Folder for a file with the first bad records when there are more than allowed.
 
     Raises:
         InputError: The file is damaged, or has more bad records than allowed.

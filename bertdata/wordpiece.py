@@ -241,6 +241,22 @@ def load_tokenizer(path: str | Path, *, lowercase: bool | None = None, strip_acc
         raise
     except Exception as error:  # `tokenizers` raises bare Exception for a file it cannot parse
         raise TokenizerError(f"{path} cannot be read as a tokenizer ({error})") from error
+    return _made_plain(tokenizer)
+
+
+def parse_tokenizer(data: bytes, *, where: str) -> Tokenizer:
+    """Returns the tokenizer of the bytes of a `tokenizer.json` that `encode_tokenizer` gave, like `load_tokenizer`.
+
+    Raises:
+        TokenizerError: They are none; `where` it is said to lie.
+    """
+    try:
+        return _made_plain(Tokenizer.from_buffer(data))
+    except Exception as error:  # as above
+        raise TokenizerError(f"{where} cannot be read as a tokenizer ({error})") from error
+
+
+def _made_plain(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
@@ -266,8 +282,17 @@ def tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
     return config
 
 
+def encode_tokenizer(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """Returns the files of a tokenizer by name: `tokenizer_config.json`, then `tokenizer.json`."""
+    config = json.dumps(tokenizer_config(tokenizer), indent=2)
+    return {
+        "tokenizer_config.json": (config + "\n").encode(),
+        "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
+    }
+
+
 def write_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
     """Writes a tokenizer to `path`, and `tokenizer_config.json` beside it first."""
-    config = json.dumps(tokenizer_config(tokenizer), indent=2)
-    write_atomically(path.with_name("tokenizer_config.json"), (config + "\n").encode())
-    write_atomically(path, tokenizer.to_str(pretty=True).encode())
+    config, data = encode_tokenizer(tokenizer).values()
+    write_atomically(path.with_name("tokenizer_config.json"), config)
+    write_atomically(path, data)

@@ -21,13 +21,14 @@ Every file appears whole or not at all, under a name that depends only on what i
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import hashlib
 import importlib.metadata
 import io
 import json
 import os
 import platform
-import shutil
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,20 +40,21 @@ import numpy.typing as npt
 
 from bertdata import errors
 from bertdata.config import BuildOptions
-from bertdata.errors import BertDataError
-from bertdata.files import remove_durably, write_atomically
+from bertdata.errors import BertDataError, OutputError
 from bertdata.hooks import hash_of_hook
 from bertdata.index import INDEX
 from bertdata.manifest import MANIFEST
 from bertdata.planning import ShardTask
+from bertdata.rejects import REJECTS
 from bertdata.splits import Split
-from bertdata.statistics import STATISTICS
+from bertdata.statistics import STATISTICS, Statistics
+from bertdata.storage import Folder, child_place, open_folder
 from bertdata.wordpiece import tokenizer_files
 
 __all__ = [
     "Work",
     "clear_work",
-    "data_set_folders",
+    "data_set_places",
     "fingerprint_of",
     "library_versions",
     "remove_build",
@@ -61,9 +63,10 @@ __all__ = [
 ]
 
 WORK = ".work"
+BUILD = "build.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _SHARDS = ("train-*.tar", "eval-*.tar")
-_WRITTEN = (MANIFEST, INDEX, STATISTICS, *TOKENIZER_FILES, "rejects.jsonl", *_SHARDS, "*.tmp")  # by a build
+_WRITTEN = (MANIFEST, INDEX, STATISTICS, *TOKENIZER_FILES, REJECTS, *_SHARDS)  # by a build
 
 
 def library_versions() -> dict[str, str]:
@@ -97,10 +100,10 @@ def fingerprint_of(options: BuildOptions, *, inputs: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def data_set_folders(out: Path, *, options: BuildOptions) -> list[Path]:
-    """Returns the folder of each length: the output folder itself, or one in it each where there are several."""
+def data_set_places(out: str | Path, *, options: BuildOptions) -> list[str]:
+    """Returns the place of each length: the output folder itself, or one in it each where there are several."""
     lengths = options.max_seq_lengths
-    return [out] if len(lengths) == 1 else [out / str(length) for length in lengths]
+    return [str(out)] if len(lengths) == 1 else [child_place(str(out), str(length)) for length in lengths]
 
 
 def shard_record(task: ShardTask) -> str:
@@ -118,7 +121,7 @@ class Work:
     """A build in its output folder.
 
     Attributes:
-        out: The output folder.
+        out: Place of the output folder, see `bertdata.storage`.
         fingerprint: From `fingerprint_of`.
         base_fingerprint: The same, of this build with no document excluded.
         options: What to build.
@@ -126,7 +129,7 @@ class Work:
         lock: Descriptor of the lock on the output folder, for processes that work in it; None where there is none.
     """
 
-    out: Path
+    out: str
     fingerprint: str
     base_fingerprint: str
     options: BuildOptions
@@ -134,71 +137,96 @@ class Work:
     lock: int | None = None
 
     @property
-    def rejects_path(self) -> Path:
-        """Where the first bad records are kept."""
-        return self.out / "rejects.jsonl"
+    def out_folder(self) -> Folder:
+        """The output folder."""
+        return open_folder(self.out)
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Folder:
         """The work folder."""
-        return self.out / WORK
+        return open_folder(self.out).child(WORK)
 
-    def data_set_folder(self, max_seq_length: int) -> Path:
+    def data_set_folder(self, max_seq_length: int) -> Folder:
         """Returns where the shards of one length go."""
         return self.data_set_folders()[self.options.max_seq_lengths.index(max_seq_length)]
 
-    def data_set_folders(self) -> list[Path]:
+    def data_set_folders(self) -> list[Folder]:
         """Returns the folders of all lengths."""
-        return data_set_folders(self.out, options=self.options)
+        return [open_folder(place) for place in data_set_places(self.out, options=self.options)]
 
     def write(self, name: str, values: dict[str, Any]) -> None:
         """Writes a record under `name` within the work folder."""
-        self.write_bytes(name, json.dumps(values, ensure_ascii=False).encode())
+        self.folder.write(name, json.dumps(values, ensure_ascii=False).encode())
 
     def read(self, name: str) -> dict[str, Any]:
-        """Reads the record `name`."""
-        values: dict[str, Any] = json.loads((self.folder / name).read_bytes())
-        return values
+        """Reads the record `name`.
+
+        Raises:
+            OutputError: It is damaged.
+        """
+        data = self.folder.read(name)
+        with self._reading(name):
+            values: dict[str, Any] = json.loads(data)
+            return values
 
     def has(self, name: str) -> bool:
         """Returns whether the record `name` is there."""
-        return (self.folder / name).exists()
-
-    def write_bytes(self, name: str, data: bytes) -> None:
-        """Writes data under `name` within the work folder."""
-        write_atomically(self.folder / name, data)
+        return self.folder.has(name)
 
     def write_array(self, name: str, array: npt.NDArray[Any]) -> None:
         """Writes an array under `name` within the work folder."""
         sink = io.BytesIO()
         np.save(sink, array, allow_pickle=False)
-        self.write_bytes(name, sink.getvalue())
+        self.folder.write(name, sink.getvalue())
 
     def read_array(self, name: str) -> npt.NDArray[Any]:
-        """Reads the array `name`."""
-        array: npt.NDArray[Any] = np.load(self.folder / name, allow_pickle=False)
-        return array
+        """Reads the array `name`.
+
+        Raises:
+            OutputError: It is damaged.
+        """
+        data = self.folder.read(name)
+        with self._reading(name):
+            array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+            return array
+
+    def read_statistics(self, task: ShardTask) -> Statistics:
+        """Reads the statistics of a shard.
+
+        Raises:
+            OutputError: They are damaged.
+        """
+        data = self.folder.read(shard_statistics(task))
+        with self._reading(shard_statistics(task)):
+            return Statistics.from_npz(data)
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Says what to do about a file of the work folder that is not what was written."""
+        try:
+            yield
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise OutputError(
+                f"the intermediate file {self.folder.location}/{name} is damaged ({error}); run the same command with "
+                "--overwrite"
+            ) from error
 
     def save(self) -> None:
-        """Writes `build.json` and makes the folders."""
-        lengths = [f"shards/{length}" for length in self.options.max_seq_lengths]
-        inner = [self.folder / name for name in ("words", "runs", "splits", *lengths)]
-        for folder in (*inner, *self.data_set_folders()):
-            folder.mkdir(parents=True, exist_ok=True)
+        """Writes `build.json`."""
         values = {
             "fingerprint": self.fingerprint,
             "base_fingerprint": self.base_fingerprint,
             "options": self.options.to_json(),
             "splits": [dataclasses.asdict(split) for split in self.splits],
         }
-        self.write("build.json", values)
+        self.write(BUILD, values)
 
     @classmethod
-    def load(cls, out: Path) -> Work:
+    def load(cls, out: str | Path) -> Work:
         """Reads the build whose work folder is in `out`."""
-        values = json.loads((out / WORK / "build.json").read_bytes())
+        values = json.loads(open_folder(out).child(WORK).read(BUILD))
         return cls(
-            out=out,
+            out=str(out),
             fingerprint=values["fingerprint"],
             base_fingerprint=values["base_fingerprint"],
             options=BuildOptions.from_json(values["options"]),
@@ -220,7 +248,7 @@ class Work:
     @contextmanager
     def running(self, what: str) -> Iterator[None]:
         """Leaves word, under this process's id, of what it is doing, for the launcher to say should it die."""
-        path = self.folder / "running" / str(os.getpid())
+        path = self.folder.local / "running" / str(os.getpid())
         if not path.parent.exists():  # not supervised
             yield
             return
@@ -230,36 +258,31 @@ class Work:
 
     def is_finished(self) -> bool:
         """Returns whether all data sets have been committed."""
-        return all((folder / MANIFEST).exists() for folder in self.data_set_folders())
+        return all(folder.has(MANIFEST) for folder in self.data_set_folders())
 
     def sweep(self) -> None:
         """Removes temporary files that a killed build left, and its error."""
-        for folder in (self.out, *self.data_set_folders(), self.folder):
-            for path in folder.glob("*.tmp"):
-                path.unlink()
-        for path in self.folder.rglob("*.tmp"):
-            path.unlink()
-        (self.folder / "error.json").unlink(missing_ok=True)
+        for folder in (self.out_folder, *self.data_set_folders()):
+            folder.sweep()
+        self.folder.sweep(recursive=True)
+        self.folder.remove(["error.json"])
 
 
-def remove_build(out: Path, *, options: BuildOptions) -> None:
+def remove_build(out: str | Path, *, options: BuildOptions) -> None:
     """Removes a build, finished or not, and nothing else, from the folders that `options` write to; manifests first."""
-    folders = [out, *(folder for folder in data_set_folders(out, options=options) if folder != out)]
-    for folder in folders:
+    inner = [open_folder(place) for place in data_set_places(out, options=options) if place != str(out)]
+    for folder in (open_folder(out), *inner):
+        names = folder.names()
         for pattern in _WRITTEN:
-            for path in folder.glob(pattern):
-                path.unlink()
-    for folder in folders[1:]:
-        if folder.exists() and not any(folder.iterdir()):
-            folder.rmdir()
+            folder.remove(fnmatch.filter(names, pattern))
+        folder.sweep()
+    for folder in inner:
+        folder.remove_if_empty()
     clear_work(out)
 
 
-def clear_work(out: Path) -> None:
+def clear_work(out: str | Path) -> None:
     """Empties the work folder in `out` but for the lock; `build.json` first, without which the rest is nobody's."""
-    remove_durably([out / WORK / "build.json"])
-    for path in (out / WORK).glob("*"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != "lock":
-            path.unlink()
+    folder = open_folder(out).child(WORK)
+    folder.remove([BUILD])
+    folder.clear(keep=["lock"])

@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 _POLL_SECONDS = 0.2
 
@@ -29,7 +28,7 @@ def main() -> None:
     from bertdata.work import Work
     from pipelines.build import build_on_beam
 
-    work = Work.load(Path(out))
+    work = Work.load(out)
     try:
         build_on_beam(work, runner=runner, num_workers=int(num_workers), flags=flags)
     except BertDataError as error:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -35,7 +34,7 @@ class _Stage(beam.DoFn):  # type: ignore[misc]  # Beam has no types
         self._done = Metrics.counter("bertdata", stage.__name__.strip("_"))
 
     def setup(self) -> None:
-        self._work = Work.load(Path(self._out))
+        self._work = Work.load(self._out)
 
     def process(self, element: Any) -> Iterator[Any]:
         with self._work.running(f"{self._stage.__name__.strip('_')} {element}"):
@@ -80,7 +79,7 @@ def build_pipeline(pipeline: beam.Pipeline, work: Work) -> Any:
     """Adds the whole build to a pipeline; the elements are small records."""
 
     def stage(function: Callable[[Work, Any], Iterable[Any]]) -> beam.ParDo:
-        return beam.ParDo(_Stage(function, str(work.out)))
+        return beam.ParDo(_Stage(function, work.out))
 
     return (
         pipeline

@@ -41,11 +41,13 @@ def run_supervised(work: Work, *, runner: str, num_workers: int, flags: Sequence
         BertDataError: What a stage raised, that a worker died, or that Beam failed.
         KeyboardInterrupt: This process was interrupted or asked to end.
     """
-    (work.folder / "running").mkdir(exist_ok=True)
-    for path in (work.folder / "running").iterdir():
+    local = work.folder.local
+    running = local / "running"
+    running.mkdir(parents=True, exist_ok=True)
+    for path in running.iterdir():
         path.unlink()
-    command = [sys.executable, "-m", "pipelines", str(os.getpid()), str(work.out), runner, str(num_workers), *flags]
-    log = work.folder / "beam.log"
+    command = [sys.executable, "-m", "pipelines", str(os.getpid()), work.out, runner, str(num_workers), *flags]
+    log = local / "beam.log"
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with log.open("wb") as output:
@@ -92,7 +94,7 @@ def _watch(process: subprocess.Popen[bytes], work: Work) -> None:
             return
         except subprocess.TimeoutExpired:
             pass
-        gone = [path for path in (work.folder / "running").iterdir() if not _is_alive(int(path.name))]
+        gone = [path for path in (work.folder.local / "running").iterdir() if not _is_alive(int(path.name))]
         if not gone or work.is_finished():
             gone_since = None
             continue

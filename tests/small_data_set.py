@@ -15,6 +15,7 @@ from bertdata.index import write_index
 from bertdata.manifest import Manifest, ShardEntry, TokenizerInfo, write_manifest
 from bertdata.masking import draw_masks
 from bertdata.shards import Block, block_name, open_shard, position_dtype, shard_name
+from bertdata.storage import LocalFolder
 from bertdata.wordpiece import Vocabulary, new_bert_tokenizer, tokenizer_config
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -92,7 +93,7 @@ def make_data_set(
     for split, shard_blocks in (("train", train_blocks), ("eval", eval_blocks)):
         for number, sizes in enumerate(shard_blocks):
             path = folder / shard_name(split, number, len(shard_blocks))
-            with open_shard(path) as writer:
+            with open_shard(LocalFolder(path.parent), path.name) as writer:
                 for block_number, size in enumerate(sizes):
                     block_seed += 1
                     block = make_block(block_seed, size, options=options, vocabulary=vocabulary)

@@ -31,7 +31,7 @@ from bertdata.launch import open_build
 from bertdata.planning import ShardTask
 from bertdata.sentences import split_sentences
 from bertdata.wordpiece import Vocabulary
-from bertdata.work import Work
+from bertdata.work import Work, shard_record
 from tests.benchmarks import recipe
 from tests.benchmarks.stages import WITHIN_SPLIT
 from tests.benchmarks.tables import head, report
@@ -153,7 +153,7 @@ def _run_build(corpus: Corpus, folder: Path, *, measure_memory: bool = False) ->
         if measure_memory:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 peak_bytes = pool.apply(_peak_bytes, (work.out, tasks[0]))
-            work.folder.joinpath(f"shards/{tasks[0].max_seq_length}/{tasks[0].name}.json").unlink()
+            work.folder.remove([shard_record(tasks[0])])
         for task in tasks:
             start = time.process_time()
             bertdata.build.build_shard(work, task)
@@ -167,7 +167,7 @@ def _run_build(corpus: Corpus, folder: Path, *, measure_memory: bool = False) ->
     return _Build(tokenizing=tokenizing, shards=shards, bytes_per_set=bytes_per_set, peak_bytes=peak_bytes)
 
 
-def _peak_bytes(out: Path, task: ShardTask) -> int:
+def _peak_bytes(out: str, task: ShardTask) -> int:
     """Builds one shard in this process, which has done nothing else, and returns its peak memory."""
     bertdata.build.build_shard(Work.load(out), task)
     # Not getrusage, whose figure a process inherits from the one that started it.

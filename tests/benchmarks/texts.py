@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 
 from bertdata.config import ReadOptions, TokenizerOptions
 from bertdata.splits import plan_splits
+from bertdata.storage import LocalFolder
 from bertdata.vocabulary import count_split, train_wordpiece
 from bertdata.wordpiece import load_tokenizer
 
@@ -68,7 +69,7 @@ def _trained_tokenizer(documents: list[str], folder: Path) -> Tokenizer:
     return train_wordpiece(
         [
             count_split(
-                split, options=ReadOptions(), sample_bytes=options.sample_bytes, keep_rejects_in=folder / "rejects"
+                split, options=ReadOptions(), sample_bytes=options.sample_bytes, keep_rejects_in=LocalFolder(folder)
             )
         ],
         options=options,

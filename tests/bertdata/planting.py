@@ -15,6 +15,7 @@ from bertdata.manifest import ShardEntry, write_manifest
 from bertdata.shard_reading import iter_blocks
 from bertdata.shards import Block, block_name, open_shard
 from bertdata.statistics import Statistics, count_block, write_statistics
+from bertdata.storage import LocalFolder
 
 Blocks = dict[str, list[Block]]
 
@@ -44,7 +45,7 @@ def write_blocks(folder: Path, blocks: Blocks, *, recounted: bool = True) -> Pat
     entries, shards = [], []
     for name, own in blocks.items():
         split, number = name.split("-")[:2]
-        with open_shard(folder / name) as writer:
+        with open_shard(LocalFolder(folder), name) as writer:
             for place, block in enumerate(own):
                 writer.add(block, name=block_name(split, int(number), place))
                 if recounted:

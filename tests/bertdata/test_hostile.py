@@ -19,6 +19,7 @@ from bertdata.index import write_index
 from bertdata.manifest import write_manifest
 from bertdata.shard_reading import iter_blocks, read_block, read_field
 from bertdata.shards import FIELDS, MAX_BLOCK_BYTES, block_name, encode_block, open_shard
+from bertdata.storage import LocalFolder
 from tests.bertdata.hostile import edit_header, edit_npy, index_bytes, members_of, run_limited
 from tests.bertdata.small_builds import build, write_jsonl
 from tests.corpus import iter_texts
@@ -190,7 +191,7 @@ def rewrite(folder, blocks, *, num_samples_off=0):
     entries = []
     for name, own in ((manifest.shards[0].name, blocks), (manifest.shards[1].name, None)):
         own = list(iter_blocks(folder / name)) if own is None else own
-        with open_shard(folder / name) as writer:
+        with open_shard(LocalFolder(folder), name) as writer:
             for number, block in enumerate(own):
                 writer.add(block, name=block_name("train", 0, number))
         entries.append(writer.entries)

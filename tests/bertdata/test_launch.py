@@ -96,6 +96,7 @@ def test_temporary_files_of_a_killed_build_are_swept(tmp_path, jsonl_file, small
         raise KeyboardInterrupt
     left = [out / "train-00000-of-00003.tar.99.tmp", out / ".work" / "runs" / "00000-0000.run.99.tmp"]
     for path in left:
+        path.parent.mkdir(exist_ok=True)
         path.write_text("torn")
     build(out, jsonl_file, small_options)
     assert not any(path.exists() for path in left)

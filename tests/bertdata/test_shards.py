@@ -12,6 +12,7 @@ from bertdata.blocks import iter_samples
 from bertdata.errors import ShardError
 from bertdata.shard_reading import iter_blocks, read_block
 from bertdata.shards import FIELDS, Block, block_name, encode_block, open_shard, position_dtype, shard_name, token_dtype
+from bertdata.storage import LocalFolder
 
 GOLDEN_SHARD = "0a47047707febefad7993dc7fe2090a0b886e35dfaac747cd0739a894905b4c6"
 
@@ -31,7 +32,7 @@ BLOCK = Block(
 @pytest.fixture
 def shard(tmp_path):
     path = tmp_path / shard_name("train", 0, 1)
-    with open_shard(path) as writer:
+    with open_shard(LocalFolder(path.parent), path.name) as writer:
         writer.add(BLOCK, name=block_name("train", 0, 0))
         writer.add(BLOCK, name=block_name("train", 0, 1))
     return path, writer.entries
@@ -165,7 +166,7 @@ def test_decode_refuses_arrays_that_do_not_fit(tmp_path):
 
 def test_writer_leaves_nothing_after_an_error(tmp_path):
     path = tmp_path / "train-00000-of-00001.tar"
-    with pytest.raises(RuntimeError), open_shard(path) as writer:
+    with pytest.raises(RuntimeError), open_shard(LocalFolder(path.parent), path.name) as writer:
         writer.add(BLOCK, name="train-00000-00000")
         raise RuntimeError
     assert not list(tmp_path.iterdir())

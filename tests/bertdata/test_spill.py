@@ -14,6 +14,7 @@ from bertdata.spill import (
     offsets_of,
     read_run,
 )
+from bertdata.storage import LocalFolder
 
 NUM_BINS = 1 << BIN_BITS
 
@@ -27,8 +28,12 @@ def random_documents(generator, count):
     return documents
 
 
+def read(run, *, first_bin=0, last_bin=NUM_BINS):
+    return read_run(LocalFolder(run.parent), run.name, first_bin=first_bin, last_bin=last_bin)
+
+
 def write(folder, documents, *, run_bytes=1 << 20):
-    writer = RunWriter(folder, stem="00000", dtype=np.dtype("<u2"), run_bytes=run_bytes)
+    writer = RunWriter(LocalFolder(folder), stem="00000", dtype=np.dtype("<u2"), run_bytes=run_bytes)
     for key, lengths, tokens in documents:
         writer.add(key, tokens=tokens, num_tokens=lengths)
     return writer.close(), [folder / name for name in writer.names]
@@ -57,7 +62,7 @@ def test_runs_give_back_any_key_range(tmp_path_factory, seed, count, cut):
     found = []
     bounds = sorted({0, *cut, NUM_BINS})
     for first, last in zip(bounds[:-1], bounds[1:], strict=True):
-        part = read_run(run, first_bin=first, last_bin=last)
+        part = read(run, first_bin=first, last_bin=last)
         assert ((key_bins(part.keys) >= first) & (key_bins(part.keys) < last)).all()
         found += as_rows(part)
     assert found == wanted_rows(documents)
@@ -67,7 +72,7 @@ def test_small_runs_hold_the_same_documents(tmp_path):
     documents = random_documents(np.random.default_rng(0), 500)
     histogram, runs = write(tmp_path, documents, run_bytes=2000)
     assert len(runs) > 5
-    whole = concatenate_documents([read_run(run, first_bin=0, last_bin=NUM_BINS) for run in runs])
+    whole = concatenate_documents([read(run, first_bin=0, last_bin=NUM_BINS) for run in runs])
     assert as_rows(whole) == wanted_rows(documents)
     assert histogram.sum(axis=0).tolist() == [
         500,
@@ -80,7 +85,7 @@ def test_small_runs_hold_the_same_documents(tmp_path):
 def test_take_gives_rows_in_the_order_asked(tmp_path):
     documents = random_documents(np.random.default_rng(1), 20)
     _, (run,) = write(tmp_path, documents)
-    whole = read_run(run, first_bin=0, last_bin=NUM_BINS)
+    whole = read(run, first_bin=0, last_bin=NUM_BINS)
     rows = as_rows(whole)
     assert as_rows(whole.take(np.array([5, 0, 5]))) == [rows[5], rows[0], rows[5]]
     assert as_rows(whole.take(np.array([], dtype=int))) == []
@@ -96,7 +101,7 @@ def test_damaged_run_is_named(tmp_path):
     _, (run,) = write(tmp_path, random_documents(np.random.default_rng(2), 20))
     run.write_bytes(run.read_bytes()[:-9])
     with pytest.raises(OutputError, match=r"00000-0000\.run.*--overwrite"):
-        read_run(run, first_bin=0, last_bin=NUM_BINS)
+        read(run, first_bin=0, last_bin=NUM_BINS)
 
 
 def test_document_key_is_of_the_sentences():
