@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,15 @@ from bertdata.masking import sample_keys
 from bertdata.pairs import build_pairs
 from bertdata.planning import ShardTask, plan_tasks
 from bertdata.prepare import find_excluded, prepare_documents
-from bertdata.rejects import check_rejects, iter_checked_documents, write_rejects
+from bertdata.ranges import add_up_bins, read_ranges, write_ranges
+from bertdata.rejects import check_rejects, iter_checked_documents, keep_rejects, write_rejects
+from bertdata.run_reading import read_runs
+from bertdata.runs import Run, RunWriter
 from bertdata.sentences import sentences_of
 from bertdata.shards import block_name, open_shard
-from bertdata.spill import BIN_BITS, Documents, RunWriter, concatenate_documents, document_key, read_run
+from bertdata.spill import Documents, document_key
 from bertdata.statistics import Statistics, count_block, count_documents, count_shown_tokens
+from bertdata.storage import Folder
 from bertdata.vocabulary import WordCounts, count_split, train_wordpiece
 from bertdata.wordpiece import Vocabulary, encode_tokenizer, load_tokenizer, parse_tokenizer
 from bertdata.work import Work, shard_record, shard_statistics
@@ -108,7 +112,7 @@ def tokenize_split(work: Work, number: int) -> int:
     counts: Counter[str] = Counter()
     languages: Counter[str] = Counter()
     rejects: list[Reject] = []
-    runs = RunWriter(work.folder.child("runs"), stem=f"{number:05d}", dtype=vocabulary.dtype)
+    runs = RunWriter(_runs_folder(work), split=number, dtype=vocabulary.dtype)
     batch: list[list[str]] = []
     batched = 0
     options = work.options.read
@@ -123,13 +127,10 @@ def tokenize_split(work: Work, number: int) -> int:
             _spill(batch, runs, counts, encoder=encoder, vocabulary=vocabulary)
             batch, batched = [], 0
     _spill(batch, runs, counts, encoder=encoder, vocabulary=vocabulary)
-    histogram = runs.close()
-    bins = np.flatnonzero(histogram[:, 0])
-    work.write_array(f"splits/{number:05d}.npy", np.column_stack([bins, histogram[bins]]))
     record = {
         "counts": counts,
         "languages": languages,
-        "runs": runs.names,
+        "runs": runs.close(),
         "rejects": [dataclasses.asdict(reject) for reject in rejects],
     }
     work.write(name, record)
@@ -159,21 +160,33 @@ def _spill(
         token = stop
 
 
-def _split_records(work: Work) -> Iterator[dict[str, Any]]:
-    for number in range(len(work.splits)):
-        yield work.read(f"splits/{number:05d}.json")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Totals:
+    """What all splits have counted.
 
+    Attributes:
+        counts: Counts.
+        languages: Documents by language.
+        rejects: The first 20 bad records, and the first that ends a build if it is not among them.
+        runs: All runs.
+    """
 
-def _read_counts(work: Work) -> tuple[Counter[str], Counter[str], list[Reject]]:
-    """Returns what all splits counted: counts, documents by language, and the first rejects."""
-    counts: Counter[str] = Counter()
-    languages: Counter[str] = Counter()
-    rejects: list[Reject] = []
-    for record in _split_records(work):
-        counts.update(record["counts"])
-        languages.update(record["languages"])
-        rejects += [Reject(**reject) for reject in record["rejects"]]
-    return counts, languages, rejects
+    counts: Counter[str]
+    languages: Counter[str]
+    rejects: list[Reject]
+    runs: list[Run]
+
+    @classmethod
+    def of(cls, work: Work) -> _Totals:
+        """Adds up the records of all splits, one at a time."""
+        totals = cls(counts=Counter(), languages=Counter(), rejects=[], runs=[])
+        for number in range(len(work.splits)):
+            record = work.read(f"splits/{number:05d}.json")
+            totals.counts.update(record["counts"])
+            totals.languages.update(record["languages"])
+            totals.runs.extend(Run(*run) for run in record["runs"])
+            keep_rejects(totals.rejects, (Reject(**reject) for reject in record["rejects"]))
+        return totals
 
 
 def _check_words_are_known(languages: Counter[str]) -> None:
@@ -186,42 +199,50 @@ def _check_words_are_known(languages: Counter[str]) -> None:
 
 
 def plan_shards(work: Work) -> list[ShardTask]:
-    """Plans the shards of all data sets from the exact counts of all splits.
+    """Plans the shards of all data sets from the exact counts of all splits, once; the plan stays in the work folder.
 
     Raises:
         InputError: No document came out of the input, or more bad records than allowed.
     """
-    counts, languages, rejects = _read_counts(work)
-    if rejects:
-        write_rejects(work.out_folder, rejects)
-    check_rejects(counts, rejects, max_rejects=work.options.read.max_rejects, keep_in=None)
+    totals = _Totals.of(work)
+    if totals.rejects:
+        write_rejects(work.out_folder, totals.rejects)
+    check_rejects(totals.counts, totals.rejects, max_rejects=work.options.read.max_rejects, keep_in=None)
     if work.options.masks.whole_word_mask:
-        _check_words_are_known(languages)
-    histogram = np.zeros((1 << BIN_BITS, 3), dtype=np.int64)
-    for number in range(len(work.splits)):
-        rows = work.read_array(f"splits/{number:05d}.npy")
-        histogram[rows[:, 0]] += rows[:, 1:]
-    if not histogram.any():
-        found = ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()) if count)
+        _check_words_are_known(totals.languages)
+    if work.has("plan.json"):
+        return _planned(work)
+    if not totals.runs:
+        found = ", ".join(f"{count:,} {name}" for name, count in sorted(totals.counts.items()) if count)
         raise InputError(
             f"no document came out of the input ({found or 'the files are empty'}); "
             "check --input, --format and --min-document-chars"
         )
+    histogram = add_up_bins(_runs_folder(work), totals.runs)
     token_bytes = _encoder(work)[1].dtype.itemsize
     tasks = [
         task
         for length in work.options.max_seq_lengths
         for task in plan_tasks(histogram, options=work.options.for_length(length), token_bytes=token_bytes)
     ]
-    work.write("plan.json", {"tasks": [dataclasses.asdict(task) for task in tasks]})
+    write_ranges(work.folder, _runs_folder(work), totals.runs, tasks=tasks)
+    # Last of all: a plan that is there is whole.
+    plan = {"tasks": [dataclasses.asdict(task) for task in tasks]}
+    work.write("plan.json", plan | {"counts": totals.counts, "languages": totals.languages})
     return tasks
 
 
-def _load_documents(work: Work, task: ShardTask) -> Documents:
-    runs = [name for record in _split_records(work) for name in record["runs"]]
-    folder = work.folder.child("runs")
-    parts = [read_run(folder, name, first_bin=task.first_bin, last_bin=task.last_bin) for name in runs]
-    return concatenate_documents(parts)
+def _planned(work: Work) -> list[ShardTask]:
+    return [ShardTask(**task) for task in work.read("plan.json")["tasks"]]
+
+
+def _runs_folder(work: Work) -> Folder:
+    return work.folder.child("runs")
+
+
+def _load_documents(work: Work, task: ShardTask, *, dtype: np.dtype[Any]) -> Documents:
+    parts = read_ranges(work.folder, task)
+    return read_runs(_runs_folder(work), parts, first_bin=task.first_bin, last_bin=task.last_bin, dtype=dtype)
 
 
 def build_shard(work: Work, task: ShardTask) -> str:
@@ -233,7 +254,7 @@ def build_shard(work: Work, task: ShardTask) -> str:
     options = work.options.for_length(task.max_seq_length)
     _, vocabulary = _encoder(work)
     counts: Counter[str] = Counter()
-    documents = _load_documents(work, task)
+    documents = _load_documents(work, task, dtype=vocabulary.dtype)
     excluded = find_excluded(documents, excluded=options.shards.excluded_documents)
     documents = prepare_documents(documents, counts, options=options, vocabulary=vocabulary)
     pairs = build_pairs(documents, options=options.pairs, seed=options.seed)
@@ -273,8 +294,9 @@ def build_shard(work: Work, task: ShardTask) -> str:
 
 def write_data_sets(work: Work) -> None:
     """Writes tokenizer, index, statistics and, last of all, the manifest of each data set."""
-    tasks = plan_shards(work)
-    counts, languages, _ = _read_counts(work)
+    plan = work.read("plan.json")
+    tasks = [ShardTask(**task) for task in plan["tasks"]]
+    counts, languages = Counter(plan["counts"]), Counter(plan["languages"])
     _, vocabulary = _encoder(work)
     for length in work.options.max_seq_lengths:
         own = [task for task in tasks if task.max_seq_length == length]

@@ -42,6 +42,7 @@ class ShardTask:
         num_shards: Shards of its split.
         first_bin: First key bin of its documents.
         last_bin: The bin after the last.
+        place: Its place among all shards of its data set in the order of their bins.
     """
 
     max_seq_length: int
@@ -50,6 +51,7 @@ class ShardTask:
     num_shards: int
     first_bin: int
     last_bin: int
+    place: int
 
     @property
     def name(self) -> str:
@@ -101,7 +103,7 @@ def plan_tasks(histogram: npt.NDArray[Any], *, options: BuildOptions, token_byte
     """Plans the shards of one data set.
 
     Args:
-        histogram: int64 [65,536, 3]; documents, sentences and tokens per key bin.
+        histogram: int64 [65,536, 2]; documents and tokens per key bin.
         options: The build's options, for one length.
         token_bytes: Bytes of a token id.
 
@@ -112,7 +114,7 @@ def plan_tasks(histogram: npt.NDArray[Any], *, options: BuildOptions, token_byte
         ConfigError: More shards are asked for than there are documents.
     """
     documents_before = np.concatenate([[0], np.cumsum(histogram[:, 0])])
-    tokens_before = np.concatenate([[0], np.cumsum(histogram[:, 2])])
+    tokens_before = np.concatenate([[0], np.cumsum(histogram[:, 1])])
     boundary = _eval_end(documents_before, eval_fraction=options.shards.eval_fraction)
     num_eval, num_eval_tokens = int(documents_before[boundary]), int(tokens_before[boundary])
     num_train = int(documents_before[-1]) - num_eval
@@ -127,6 +129,7 @@ def plan_tasks(histogram: npt.NDArray[Any], *, options: BuildOptions, token_byte
     if num_eval:
         num_eval_shards = _num_shards(num_eval, num_eval_tokens, options=options, token_bytes=token_bytes)
         cuts["eval"] = _cut(documents_before[: boundary + 1], first=0, num_shards=num_eval_shards)
+    first_place = {"eval": 0, "train": len(cuts.get("eval", [0])) - 1}
     return [
         ShardTask(
             max_seq_length=options.pairs.max_seq_length,
@@ -135,6 +138,7 @@ def plan_tasks(histogram: npt.NDArray[Any], *, options: BuildOptions, token_byte
             num_shards=len(bins) - 1,
             first_bin=first_bin,
             last_bin=last_bin,
+            place=first_place[split] + number,
         )
         for split, bins in cuts.items()
         for number, (first_bin, last_bin) in enumerate(itertools.pairwise(bins))

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from bertdata.config import ReadOptions
 from bertdata.documents import Document, Reject
@@ -15,16 +15,26 @@ from bertdata.readers import iter_documents
 from bertdata.splits import Split
 from bertdata.storage import Folder
 
-__all__ = ["REJECTS", "check_rejects", "iter_checked_documents", "write_rejects"]
+__all__ = ["REJECTS", "check_rejects", "iter_checked_documents", "keep_rejects", "write_rejects"]
 
 _LOG = logging.getLogger(__name__)
 
 REJECTS = "rejects.jsonl"
+_MAX_KEPT = 20
+_DAMAGED = "damaged_split"
+
+
+def keep_rejects(kept: list[Reject], more: Iterable[Reject]) -> None:
+    """Adds bad records to those that are kept: the first 20, and the first that is no damaged split."""
+    for reject in more:
+        is_first = reject.reason != _DAMAGED and all(other.reason == _DAMAGED for other in kept)
+        if len(kept) < _MAX_KEPT or is_first:
+            kept.append(reject)
 
 
 def write_rejects(folder: Folder, rejects: list[Reject]) -> None:
     """Writes the first 20 bad records to `rejects.jsonl`, a JSON object per line."""
-    lines = [json.dumps(dataclasses.asdict(reject), ensure_ascii=False) for reject in rejects[:20]]
+    lines = [json.dumps(dataclasses.asdict(reject), ensure_ascii=False) for reject in rejects[:_MAX_KEPT]]
     folder.write(REJECTS, ("\n".join(lines) + "\n").encode())
 
 
@@ -44,7 +54,7 @@ def check_rejects(counts: Counter[str], rejects: list[Reject], *, max_rejects: i
     if found > max_rejects:
         if keep_in is not None:
             write_rejects(keep_in, rejects)
-        first = next(reject for reject in rejects if reject.reason != "damaged_split")
+        first = next(reject for reject in rejects if reject.reason != _DAMAGED)
         raise InputError(
             f"{found} bad records, {max_rejects} allowed; the first: {first.path}, {first.where}: {first.reason} "
             f"({first.excerpt[:80]!r}). Mend them, or allow more with --max-rejects."
@@ -68,5 +78,5 @@ def iter_checked_documents(
             raise InputError(f"{error}; --skip-bad-splits leaves out the rest of such a split") from error
         _LOG.warning("%s is damaged; the rest of it is left out: %s", split.name, error)
         counts["damaged_splits"] += 1
-        rejects.append(Reject(path=split.path, where=split.name, reason="damaged_split", excerpt=str(error)[:200]))
+        rejects.append(Reject(path=split.path, where=split.name, reason=_DAMAGED, excerpt=str(error)[:200]))
     check_rejects(counts, rejects, max_rejects=options.max_rejects, keep_in=keep_in)

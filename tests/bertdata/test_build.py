@@ -131,7 +131,7 @@ def test_finished_stages_are_not_done_again(tmp_path, jsonl_file, small_options,
     from bertdata import build as stages
 
     done = []
-    for name in ("read_run", "iter_checked_documents"):
+    for name in ("read_runs", "iter_checked_documents", "plan_tasks"):
         original = getattr(stages, name)
         monkeypatch.setattr(
             stages, name, lambda *args, original=original, **values: done.append(1) or original(*args, **values)
