@@ -1,9 +1,11 @@
 """The build: stages over a work folder, each a plain function of a small record.
 
-    count_words      a split          -> the words in it              (where a vocabulary is trained)
-    train_tokenizer  all splits       -> the tokenizer
-    tokenize_split   a split          -> sorted runs of token ids
-    plan_shards      all splits       -> the shards, from exact counts
+The input is worked on in portions: a split of a large file, or several small files; see `bertdata.portions`.
+
+    count_words      a portion        -> the words in it              (where a vocabulary is trained)
+    train_tokenizer  all portions     -> the tokenizer
+    tokenize_split   a portion        -> sorted runs of token ids
+    plan_shards      all portions     -> the shards, from exact counts
     build_shard      a range of keys  -> a shard
     write_data_sets  all shards       -> the data sets
 
@@ -40,7 +42,7 @@ from bertdata.shards import block_name, open_shard
 from bertdata.spill import Documents, document_key
 from bertdata.statistics import Statistics, count_block, count_documents, count_shown_tokens
 from bertdata.storage import Folder
-from bertdata.vocabulary import WordCounts, count_split, train_wordpiece
+from bertdata.vocabulary import WordCounts, count_portion, train_wordpiece
 from bertdata.wordpiece import Vocabulary, encode_tokenizer, load_tokenizer, parse_tokenizer
 from bertdata.work import Work, shard_record, shard_statistics
 
@@ -59,12 +61,12 @@ WORDLESS_LANGUAGES = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"}
 
 
 def count_words(work: Work, number: int) -> int:
-    """Counts the words of one split where a vocabulary is to be trained; returns the split's number."""
+    """Counts the words of one portion where a vocabulary is to be trained; returns the portion's number."""
     name = f"words/{number:05d}.json"
     if work.options.tokenizer.path is None and not work.has(name):
         options = work.options
-        words = count_split(
-            work.splits[number],
+        words = count_portion(
+            work.portions[number],
             options=options.read,
             sample_bytes=options.tokenizer.sample_bytes,
             keep_rejects_in=work.out_folder,
@@ -74,14 +76,14 @@ def count_words(work: Work, number: int) -> int:
 
 
 def train_tokenizer(work: Work) -> None:
-    """Writes the tokenizer of the build: the given one, or one trained on the words of all splits."""
+    """Writes the tokenizer of the build: the given one, or one trained on the words of all portions."""
     if work.has("tokenizer.json"):
         return
     options = work.options.tokenizer
     if options.path is not None:
         tokenizer = load_tokenizer(options.path, lowercase=options.lowercase, strip_accents=options.strip_accents)
     else:
-        names = [f"words/{number:05d}.json" for number in range(len(work.splits))]
+        names = [f"words/{number:05d}.json" for number in range(len(work.portions))]
         tokenizer = train_wordpiece((WordCounts.from_json(work.read(name)) for name in names), options=options)
     if not Vocabulary.of(tokenizer).marks_all_words and work.options.masks.whole_word_mask:
         raise ConfigError(
@@ -104,7 +106,7 @@ def _encoder(work: Work) -> tuple[Encoder, Vocabulary]:
 
 
 def tokenize_split(work: Work, number: int) -> int:
-    """Writes the tokenized documents of one split as runs; returns the split's number."""
+    """Writes the tokenized documents of one portion as runs; returns the portion's number."""
     name = f"splits/{number:05d}.json"
     if work.has(name):
         return number
@@ -116,8 +118,8 @@ def tokenize_split(work: Work, number: int) -> int:
     batch: list[list[str]] = []
     batched = 0
     options = work.options.read
-    split, keep_in = work.splits[number], work.out_folder
-    for document in iter_checked_documents(split, options=options, counts=counts, rejects=rejects, keep_in=keep_in):
+    portion, keep_in = work.portions[number], work.out_folder
+    for document in iter_checked_documents(portion, options=options, counts=counts, rejects=rejects, keep_in=keep_in):
         language, sentences, num_left_out = sentences_of(document, option=options.language)
         languages[language] += 1
         batch.append(sentences)
@@ -162,7 +164,7 @@ def _spill(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Totals:
-    """What all splits have counted.
+    """What all portions have counted.
 
     Attributes:
         counts: Counts.
@@ -178,9 +180,9 @@ class _Totals:
 
     @classmethod
     def of(cls, work: Work) -> _Totals:
-        """Adds up the records of all splits, one at a time."""
+        """Adds up the records of all portions, one at a time."""
         totals = cls(counts=Counter(), languages=Counter(), rejects=[], runs=[])
-        for number in range(len(work.splits)):
+        for number in range(len(work.portions)):
             record = work.read(f"splits/{number:05d}.json")
             totals.counts.update(record["counts"])
             totals.languages.update(record["languages"])
@@ -199,7 +201,7 @@ def _check_words_are_known(languages: Counter[str]) -> None:
 
 
 def plan_shards(work: Work) -> list[ShardTask]:
-    """Plans the shards of all data sets from the exact counts of all splits, once; the plan stays in the work folder.
+    """Plans the shards of all data sets from the exact counts of all portions, once; the plan is kept.
 
     Raises:
         InputError: No document came out of the input, or more bad records than allowed.
@@ -305,7 +307,7 @@ def write_data_sets(work: Work) -> None:
 
 def build_serially(work: Work) -> None:
     """Runs all stages in this process, one after the other: the oracle of every other way to run them."""
-    numbers = range(len(work.splits))
+    numbers = range(len(work.portions))
     for number in numbers:
         count_words(work, number)
     train_tokenizer(work)

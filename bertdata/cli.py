@@ -117,21 +117,22 @@ def vocab(inputs: tuple[str, ...], out: Path, **values: Any) -> None:
 
     Example: bertdata vocab --input simplewiki.xml.bz2 --out tokenizer.json --vocab-size 8000
     """
-    from bertdata.splits import plan_splits
-    from bertdata.vocabulary import WordCounts, count_split, train_wordpiece
+    from bertdata.inputs import find_inputs
+    from bertdata.portions import plan_portions
+    from bertdata.vocabulary import WordCounts, count_portion, train_wordpiece
     from bertdata.wordpiece import write_tokenizer
 
     read = make_read_options(values)
     options = make_tokenizer_options(values, path=None)
     counts = WordCounts(sample_bytes=options.sample_bytes)
-    splits = plan_splits(inputs, options=read)
+    portions = plan_portions(find_inputs(inputs), options=read)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"--out {out} cannot be written to: {error.strerror}") from error
-    with click.progressbar(splits, label="reading words", file=sys.stderr) as bar:
-        for split in bar:
-            counts.merge(count_split(split, options=read, sample_bytes=options.sample_bytes))
+    with click.progressbar(portions, label="reading words", file=sys.stderr) as bar:
+        for portion in bar:
+            counts.merge(count_portion(portion, options=read, sample_bytes=options.sample_bytes))
     tokenizer = train_wordpiece([counts], options=options)
     write_tokenizer(tokenizer, out)
     click.echo(f"{tokenizer.get_vocab_size():,} entries in {out}")

@@ -27,7 +27,7 @@ def write_data_set(
     Args:
         work: The build.
         tasks: The shards of the data set.
-        counts: What was counted over all splits.
+        counts: What was counted over all portions.
         languages: Documents by language.
         vocabulary: The vocabulary of the tokens.
 
@@ -89,5 +89,5 @@ def _add_up(counts: Counter[str], shard_counts: Counter[str], *, folder: str) ->
 
 
 def _input_facts(work: Work) -> list[dict[str, Any]]:
-    paths = sorted({split.path for split in work.splits})
-    return [{"name": Path(path).name, "bytes": Path(path).stat().st_size} for path in paths]
+    """Returns the files that the build was made of, as they were found; empty ones are none of them."""
+    return [{"name": Path(file.path).name, "bytes": file.num_bytes} for file in work.inputs if file.num_bytes]

@@ -15,9 +15,10 @@ import pyarrow as pa
 from bertdata.config import MIB
 from bertdata.errors import InputError
 
-__all__ = ["Chunk", "detect_compression", "find_bz2_stream", "iter_chunks"]
+__all__ = ["MAGIC_BYTES", "Chunk", "detect_compression", "find_bz2_stream", "iter_chunks", "iter_chunks_of"]
 
 _CHUNK_BYTES = MIB
+MAGIC_BYTES = 16
 
 # Both kinds of bz2 stream: with data (the digits of pi), and without (of its square root).
 _BZ2_START = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
@@ -40,25 +41,13 @@ class Chunk(NamedTuple):
     position: int
 
 
-def detect_compression(path: str) -> str:
-    """Tells by a file's first bytes how it is compressed.
-
-    Returns:
-        none, bz2, gz or zst.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            magic = file.read(16)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    if _BZ2_START.match(magic):
+def detect_compression(head: bytes) -> str:
+    """Tells by a file's first `MAGIC_BYTES` how it is compressed: none, bz2, gz or zst."""
+    if _BZ2_START.match(head):
         return "bz2"
-    if magic.startswith(b"\x1f\x8b"):
+    if head.startswith(b"\x1f\x8b"):
         return "gz"
-    return "zst" if _ZSTD_START.match(magic) else "none"
+    return "zst" if _ZSTD_START.match(head) else "none"
 
 
 def find_bz2_stream(file: BinaryIO, *, start: int) -> int | None:
@@ -95,21 +84,26 @@ def iter_chunks(path: str, *, compression: str, start: int, stop: int) -> Iterat
         InputError: The file cannot be read, or its compressed data are damaged or end too early.
     """
     with Path(path).open("rb") as file:
-        try:
-            if compression == "none":
-                yield from _iter_plain(file, start=start, stop=stop)
-            elif compression == "bz2":
-                yield from _iter_bz2(file, start=start, stop=stop)
-            else:
-                opened = gzip.GzipFile(fileobj=file) if compression == "gz" else pa.CompressedInputStream(file, "zstd")
-                while data := opened.read(_CHUNK_BYTES):
-                    yield Chunk(data, True, file.tell())
-        except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-            size = Path(path).stat().st_size
-            raise InputError(
-                f"{path}: {compression} data damaged or cut off near byte {file.tell():,} of {size:,} ({error}); "
-                f"fetch or compress the file again, or leave it out of the input"
-            ) from error
+        yield from iter_chunks_of(file, path, compression=compression, start=start, stop=stop)
+
+
+def iter_chunks_of(file: BinaryIO, path: str, *, compression: str, start: int, stop: int) -> Iterator[Chunk]:
+    """Yields the same of a file that is open; `path` is for messages."""
+    try:
+        if compression == "none":
+            yield from _iter_plain(file, start=start, stop=stop)
+        elif compression == "bz2":
+            yield from _iter_bz2(file, start=start, stop=stop)
+        else:
+            opened = gzip.GzipFile(fileobj=file) if compression == "gz" else pa.CompressedInputStream(file, "zstd")
+            while data := opened.read(_CHUNK_BYTES):
+                yield Chunk(data, True, file.tell())
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        size = Path(path).stat().st_size
+        raise InputError(
+            f"{path}: {compression} data damaged or cut off near byte {file.tell():,} of {size:,} ({error}); "
+            f"fetch or compress the file again, or leave it out of the input"
+        ) from error
 
 
 def _iter_plain(file: BinaryIO, *, start: int, stop: int) -> Iterator[Chunk]:

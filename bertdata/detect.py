@@ -5,11 +5,12 @@ from __future__ import annotations
 import codecs
 import json
 import logging
+import posixpath
 import re
 from pathlib import Path
 
 from bertdata.config import MIB
-from bertdata.decompress import iter_chunks
+from bertdata.decompress import MAGIC_BYTES, detect_compression, iter_chunks_of
 from bertdata.errors import InputError
 from bertdata.parquet import MAGIC
 
@@ -34,18 +35,30 @@ _TAR, _TAR_PLACE = b"ustar", 257
 _LINES_LOOKED_AT = 20
 
 
-def read_head(path: str, *, compression: str, size: int) -> bytes:
-    """Returns the first 256 KiB of a file, decompressed; fewer, with a warning, where they are damaged."""
+def read_head(path: str) -> tuple[str, bytes]:
+    """Opens a file once, for how it is compressed and its first 256 KiB, decompressed.
+
+    Returns:
+        none, bz2, gz or zst; and the bytes: fewer, with a warning, where they are damaged.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
     head = b""
     try:
-        for chunk in iter_chunks(path, compression=compression, start=0, stop=size):
-            head += chunk.data
-            if len(head) >= _HEAD_BYTES:
-                break
+        with Path(path).open("rb", buffering=_HEAD_BYTES) as file:
+            compression = detect_compression(file.read(MAGIC_BYTES))
+            file.seek(0)
+            for chunk in iter_chunks_of(file, path, compression=compression, start=0, stop=_HEAD_BYTES):
+                head += chunk.data
+                if len(head) >= _HEAD_BYTES:
+                    break
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except InputError as error:
         # Only a warning: the worker that reads this split meets the damage again, and fails there.
         _LOG.warning("%s", error)
-    return head[:_HEAD_BYTES]
+    return compression, head[:_HEAD_BYTES]
 
 
 def check_compression(path: str, *, compression: str, head: bytes) -> None:
@@ -59,7 +72,7 @@ def check_compression(path: str, *, compression: str, head: bytes) -> None:
     Raises:
         InputError: It is such a file.
     """
-    suffix = Path(path).suffix
+    suffix = posixpath.splitext(path)[1]
     if compression != "none" or suffix not in _MAGIC:
         return
     magic = _MAGIC[suffix]
@@ -104,18 +117,18 @@ def detect_format(path: str, head: bytes) -> str:
             f"{path} looks like a MediaWiki dump whose beginning is damaged; fetch it again, or read its pages with "
             "--format mediawiki"
         )
-    if _EXTRACT.search(start):
+    if b"<doc id=" in start and _EXTRACT.search(start):
         return "wikiextractor"
     if _has_json_lines(path, start, is_cut=len(head) == _HEAD_BYTES):
         return "jsonl"
-    if re.search(r"\.json\b", Path(path).name, re.IGNORECASE) and start.startswith((b"{", b"[")):
+    if start.startswith((b"{", b"[")) and re.search(r"\.json\b[^/]*$", path, re.IGNORECASE):
         raise InputError(f"{path} does not have one JSON object per line; rewrite it so, or read it with --format text")
     return "text"
 
 
 def _has_json_lines(path: str, start: bytes, *, is_cut: bool) -> bool:
     """Returns whether a file is JSONL by its name, or by most of its first lines; the last one may be cut."""
-    if re.search(r"\.(jsonl|ndjson)\b", Path(path).name, re.IGNORECASE):
+    if re.search(r"\.(jsonl|ndjson)\b[^/]*$", path, re.IGNORECASE):
         return True
     lines = [line for line in start.split(b"\n")[: _LINES_LOOKED_AT + 1] if line.strip()]
     if len(lines) > 1:
@@ -126,6 +139,8 @@ def _has_json_lines(path: str, start: bytes, *, is_cut: bool) -> bool:
 
 
 def _is_json_object(line: bytes) -> bool:
+    if b"{" not in line:  # which is quicker to see: there may be a hundred thousand files
+        return False
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):

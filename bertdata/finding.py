@@ -122,7 +122,7 @@ class _Search:
         byte = _BYTE.fullmatch(self._place)
         if byte and split.compression == "none" and split.format in ("jsonl", "text", "wikiextractor"):
             split = dataclasses.replace(split, start=int(byte[1]), stop=int(byte[1]) + 1)
-            if split.start >= Path(split.path).stat().st_size:
+            if split.start >= split.file_bytes:
                 return None
         is_stored = split.format == "mediawiki" or (split.compression == "none" and split.format != "parquet")
         total = split.stop - split.start if is_stored and ":" not in split.format else None

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from bertdata.config import BuildOptions
 from bertdata.errors import BertDataError, ConfigError, InputError, OutputError
+from bertdata.inputs import find_inputs
 from bertdata.lock import Lock
 from bertdata.manifest import MANIFEST
+from bertdata.portions import plan_portions
 from bertdata.remote import is_uri
 from bertdata.removal import withdraw_changed_shards
-from bertdata.splits import find_inputs, plan_files
 from bertdata.storage import open_folder
 from bertdata.work import BUILD, WORK, Work, clear_work, data_set_places, fingerprint_of, remove_build
 
@@ -133,8 +134,8 @@ def open_build(
     out = str(out)
     folder = open_folder(out)
     files = find_inputs(inputs, out=None if is_uri(out) else Path(out))
-    splits = plan_files(files, options=options.read, split_bytes=split_bytes)
-    if not splits:
+    portions = plan_portions(files, options=options.read, split_bytes=split_bytes)
+    if not portions:
         raise InputError("no document: all input files are empty; check --input")
     fingerprint = fingerprint_of(options, inputs=files)
     base_fingerprint = fingerprint_of(options.excluding(()), inputs=files)
@@ -143,7 +144,13 @@ def open_build(
             remove_build(out, options=options)
         found = _prepare_folder(out, options=options, fingerprint=fingerprint, base_fingerprint=base_fingerprint)
         work = Work(
-            out=out, fingerprint=fingerprint, base_fingerprint=base_fingerprint, options=options, splits=(), lock=lock
+            out=out,
+            fingerprint=fingerprint,
+            base_fingerprint=base_fingerprint,
+            options=options,
+            inputs=tuple(files),
+            portions=tuple(portions),
+            lock=lock,
         )
         if work.is_finished():
             _end_work(work, keep=keep_work and work.has(BUILD))
@@ -152,11 +159,10 @@ def open_build(
         if work.has(BUILD):
             if found == fingerprint:
                 _LOG.info("%s holds this build unfinished; going on with it", folder.location)
-            work = dataclasses.replace(work, splits=Work.load(out).splits)
+            work = dataclasses.replace(work, portions=Work.load(out).portions)
             work.sweep()
         else:
             clear_work(out)
-            work = dataclasses.replace(work, splits=tuple(splits))
         work.save()
         try:
             yield work

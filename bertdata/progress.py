@@ -42,7 +42,7 @@ class Progress:
 
     def _state(self) -> tuple[str, int, int | None]:
         """Returns the stage, how many of its records are done, and how many there are (None: not known yet)."""
-        folder, num_splits = self._work.folder, len(self._work.splits)
+        folder, num_splits = self._work.folder, len(self._work.portions)
 
         def done(inner: str) -> int:
             return sum(name.endswith(".json") for name in folder.names(inner))

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from bertdata.config import ReadOptions
 from bertdata.documents import Document, Reject
@@ -62,21 +62,27 @@ def check_rejects(counts: Counter[str], rejects: list[Reject], *, max_rejects: i
 
 
 def iter_checked_documents(
-    split: Split, *, options: ReadOptions, counts: Counter[str], rejects: list[Reject], keep_in: Folder | None
+    portion: Sequence[Split],
+    *,
+    options: ReadOptions,
+    counts: Counter[str],
+    rejects: list[Reject],
+    keep_in: Folder | None,
 ) -> Iterator[Document]:
-    """Yields the documents of a split, like `iter_documents`, and then checks its rejects.
+    """Yields the documents of some splits, like `iter_documents`, and checks the rejects after each.
 
-    With `skip_bad_splits`, damage ends the split and is counted as "damaged_splits".
+    With `skip_bad_splits`, damage ends a split and is counted as "damaged_splits".
 
     Raises:
         InputError: The file is damaged, or has more bad records than allowed.
     """
-    try:
-        yield from iter_documents(split, options=options, counts=counts, rejects=rejects)
-    except InputError as error:
-        if not options.skip_bad_splits:
-            raise InputError(f"{error}; --skip-bad-splits leaves out the rest of such a split") from error
-        _LOG.warning("%s is damaged; the rest of it is left out: %s", split.name, error)
-        counts["damaged_splits"] += 1
-        rejects.append(Reject(path=split.path, where=split.name, reason=_DAMAGED, excerpt=str(error)[:200]))
-    check_rejects(counts, rejects, max_rejects=options.max_rejects, keep_in=keep_in)
+    for split in portion:
+        try:
+            yield from iter_documents(split, options=options, counts=counts, rejects=rejects)
+        except InputError as error:
+            if not options.skip_bad_splits:
+                raise InputError(f"{error}; --skip-bad-splits leaves out the rest of such a split") from error
+            _LOG.warning("%s is damaged; the rest of it is left out: %s", split.name, error)
+            counts["damaged_splits"] += 1
+            rejects.append(Reject(path=split.path, where=split.name, reason=_DAMAGED, excerpt=str(error)[:200]))
+        check_rejects(counts, rejects, max_rejects=options.max_rejects, keep_in=keep_in)

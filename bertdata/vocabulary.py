@@ -3,7 +3,7 @@
 The sample is chosen by the documents' own hashes, so that it is the same however the input is cut, ordered,
 compressed or distributed. A document has level n where its hash starts with n zero bits: half of all documents reach
 level 1, a quarter level 2, and so on. The sample is the lowest level whose documents have at most `sample_bytes` of
-text; each split counts words by level and forgets the lowest levels as soon as what it keeps is too much, so memory
+text; each portion counts words by level and forgets the lowest levels as soon as what it keeps is too much, so memory
 is bounded.
 
     level 0: 64 MB   level 1: 32 MB   level 2: 17 MB   level 3 and up: 15 MB     sample_bytes = 70 MB -> levels 1 and up
@@ -30,13 +30,13 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from bertdata.config import ReadOptions, TokenizerOptions
 from bertdata.documents import Document
 from bertdata.errors import InputError
+from bertdata.portions import Portion
 from bertdata.rejects import iter_checked_documents
 from bertdata.sentences import resolve_language
-from bertdata.splits import Split
 from bertdata.storage import Folder
 from bertdata.wordpiece import ROLES, new_bert_tokenizer
 
-__all__ = ["WordCounts", "count_split", "train_wordpiece"]
+__all__ = ["WordCounts", "count_portion", "train_wordpiece"]
 
 NUM_LEVELS = 64
 COVERAGE = 0.9995  # of words
@@ -127,13 +127,13 @@ def _sum(counters: Iterable[Counter[str]]) -> Counter[str]:
     return total
 
 
-def count_split(
-    split: Split, *, options: ReadOptions, sample_bytes: int, keep_rejects_in: Folder | None = None
+def count_portion(
+    portion: Portion, *, options: ReadOptions, sample_bytes: int, keep_rejects_in: Folder | None = None
 ) -> WordCounts:
-    """Counts the words of one split.
+    """Counts the words of one portion.
 
     Args:
-        split: Where to read.
+        portion: Where to read.
         options: How to read.
         sample_bytes: Bytes of UTF-8 text in the sample at most.
         keep_rejects_in: Folder for a file with the first bad records when there are more than allowed.
@@ -143,7 +143,7 @@ def count_split(
     """
     words = WordCounts(sample_bytes=sample_bytes)
     for document in iter_checked_documents(
-        split, options=options, counts=Counter(), rejects=[], keep_in=keep_rejects_in
+        portion, options=options, counts=Counter(), rejects=[], keep_in=keep_rejects_in
     ):
         words.add(document, language_option=options.language)
     return words
@@ -217,7 +217,7 @@ def train_wordpiece(parts: Iterable[WordCounts], *, options: TokenizerOptions) -
     because lower-casing with stripping merges words. `--lowercase` for another language keeps accents.
 
     Args:
-        parts: Word counts of all splits, in any order.
+        parts: Word counts of all portions, in any order.
         options: Size of the vocabulary, and the case rule where it is forced.
 
     Raises:

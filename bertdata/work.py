@@ -2,11 +2,11 @@
 
     shards/.work/
     ├── lock                    held by the launcher
-    ├── build.json              fingerprints, options, splits
-    ├── words/00003.json        words of split 3, where a vocabulary is trained
+    ├── build.json              fingerprints, options, inputs, portions
+    ├── words/00003.json        words of portion 3, where a vocabulary is trained
     ├── tokenizer.json
-    ├── runs/00003-0000.run     tokenized documents of split 3
-    ├── splits/00003.json       counts of split 3; it is done
+    ├── runs/00003-0000.run     tokenized documents of portion 3
+    ├── splits/00003.json       counts of portion 3; it is done
     ├── plan.json               the shards that there will be
     ├── shards/128/train-00000-of-00002.tar.npz         statistics of a shard
     ├── shards/128/train-00000-of-00002.tar.json        blocks and counts of a shard; it is done, for the documents
@@ -20,7 +20,6 @@ Every file appears whole or not at all, under a name that depends only on what i
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import hashlib
 import importlib.metadata
@@ -43,10 +42,11 @@ from bertdata.config import BuildOptions
 from bertdata.errors import BertDataError, OutputError
 from bertdata.hooks import hash_of_hook
 from bertdata.index import INDEX
+from bertdata.inputs import InputFile
 from bertdata.manifest import MANIFEST
 from bertdata.planning import ShardTask
+from bertdata.portions import Portion, portions_from_json, portions_to_json
 from bertdata.rejects import REJECTS
-from bertdata.splits import Split
 from bertdata.statistics import STATISTICS, Statistics
 from bertdata.storage import Folder, child_place, open_folder
 from bertdata.wordpiece import tokenizer_files
@@ -80,7 +80,7 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def fingerprint_of(options: BuildOptions, *, inputs: Sequence[str]) -> str:
+def fingerprint_of(options: BuildOptions, *, inputs: Sequence[InputFile]) -> str:
     """Returns a hash of what decides what a build writes: options, the user's functions, tokenizer, versions, inputs.
 
     Raises:
@@ -88,10 +88,7 @@ def fingerprint_of(options: BuildOptions, *, inputs: Sequence[str]) -> str:
     """
     values = options.to_json()
     del values["read"]["max_rejects"]  # decides whether a build ends, not what it writes
-    facts: dict[str, Any] = {"options": values, "versions": library_versions(), "inputs": []}
-    for path in inputs:
-        status = Path(path).stat()
-        facts["inputs"].append([path, status.st_size, status.st_mtime_ns])
+    facts: dict[str, Any] = {"options": values, "versions": library_versions(), "inputs": inputs}
     hooks = [("--format", options.read.format), ("--filter", options.read.filter)]
     facts["hooks"] = [hash_of_hook(name, option=option) for option, name in hooks if name is not None and ":" in name]
     if options.tokenizer.path is not None:
@@ -125,7 +122,8 @@ class Work:
         fingerprint: From `fingerprint_of`.
         base_fingerprint: The same, of this build with no document excluded.
         options: What to build.
-        splits: The input, cut up.
+        inputs: The input as it was found.
+        portions: The input, cut up.
         lock: Descriptor of the lock on the output folder, for processes that work in it; None where there is none.
     """
 
@@ -133,7 +131,8 @@ class Work:
     fingerprint: str
     base_fingerprint: str
     options: BuildOptions
-    splits: tuple[Split, ...]
+    inputs: tuple[InputFile, ...]
+    portions: tuple[Portion, ...]
     lock: int | None = None
 
     @property
@@ -217,7 +216,7 @@ class Work:
             "fingerprint": self.fingerprint,
             "base_fingerprint": self.base_fingerprint,
             "options": self.options.to_json(),
-            "splits": [dataclasses.asdict(split) for split in self.splits],
+            **portions_to_json(self.inputs, self.portions),
         }
         self.write(BUILD, values)
 
@@ -225,12 +224,14 @@ class Work:
     def load(cls, out: str | Path) -> Work:
         """Reads the build whose work folder is in `out`."""
         values = json.loads(open_folder(out).child(WORK).read(BUILD))
+        inputs, portions = portions_from_json(values)
         return cls(
             out=str(out),
             fingerprint=values["fingerprint"],
             base_fingerprint=values["base_fingerprint"],
             options=BuildOptions.from_json(values["options"]),
-            splits=tuple(Split(**split) for split in values["splits"]),
+            inputs=inputs,
+            portions=portions,
         )
 
     def record_error(self, error: BertDataError) -> None:

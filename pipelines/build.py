@@ -1,7 +1,7 @@
-"""The build on Apache Beam: a linear chain that carries only numbers of splits and plans of shards.
+"""The build on Apache Beam: a linear chain that carries only numbers of portions and plans of shards.
 
 Every step is a stage of `bertdata.build` over the work folder, so this file only wires. Grouping is a barrier: it
-waits for all splits (all shards), and what it groups is nothing but their numbers. There are no side inputs, no
+waits for all portions (all shards), and what it groups is nothing but their numbers. There are no side inputs, no
 tagged outputs and no built-in sinks, because runners differ on them. A step may run twice, also at the same time:
 what it writes has a name and bytes that depend only on its element.
 """
@@ -83,13 +83,13 @@ def build_pipeline(pipeline: beam.Pipeline, work: Work) -> Any:
 
     return (
         pipeline
-        | "Splits" >> beam.Create(range(len(work.splits)), reshuffle=False)
-        | "SpreadSplits" >> beam.Reshuffle()  # number of a split
-        | "CountWords" >> stage(_count_words)  # (None, number of a split)
+        | "Splits" >> beam.Create(range(len(work.portions)), reshuffle=False)
+        | "SpreadSplits" >> beam.Reshuffle()  # number of a portion
+        | "CountWords" >> stage(_count_words)  # (None, number of a portion)
         | "AllWords" >> beam.GroupByKey()
-        | "TrainTokenizer" >> stage(_train_tokenizer)  # number of a split
+        | "TrainTokenizer" >> stage(_train_tokenizer)  # number of a portion
         | "SpreadSplitsAgain" >> beam.Reshuffle()
-        | "TokenizeSplit" >> stage(_tokenize_split)  # (None, number of a split)
+        | "TokenizeSplit" >> stage(_tokenize_split)  # (None, number of a portion)
         | "AllSplits" >> beam.GroupByKey()
         | "PlanShards" >> stage(_plan_shards)  # ShardTask
         | "SpreadShards" >> beam.Reshuffle()

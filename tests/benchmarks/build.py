@@ -146,7 +146,7 @@ def _run_build(corpus: Corpus, folder: Path, *, measure_memory: bool = False) ->
         assert work is not None
         bertdata.build.train_tokenizer(work)
         start = time.process_time()
-        for number in range(len(work.splits)):
+        for number in range(len(work.portions)):
             bertdata.build.tokenize_split(work, number)
         tokenizing = time.process_time() - start
         tasks = bertdata.build.plan_shards(work)

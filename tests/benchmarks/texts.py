@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from bertdata.config import ReadOptions, TokenizerOptions
 from bertdata.splits import plan_splits
 from bertdata.storage import LocalFolder
-from bertdata.vocabulary import count_split, train_wordpiece
+from bertdata.vocabulary import count_portion, train_wordpiece
 from bertdata.wordpiece import load_tokenizer
 
 LANGUAGES = {"english": "en", "korean": "ko", "chinese": "zh"}
@@ -68,8 +68,8 @@ def _trained_tokenizer(documents: list[str], folder: Path) -> Tokenizer:
     (split,) = plan_splits([str(path)], options=ReadOptions())
     return train_wordpiece(
         [
-            count_split(
-                split, options=ReadOptions(), sample_bytes=options.sample_bytes, keep_rejects_in=LocalFolder(folder)
+            count_portion(
+                (split,), options=ReadOptions(), sample_bytes=options.sample_bytes, keep_rejects_in=LocalFolder(folder)
             )
         ],
         options=options,

@@ -8,6 +8,7 @@ import pytest
 from bertdata.config import BuildOptions, ReadOptions
 from bertdata.errors import ConfigError, InputError
 from bertdata.hooks import load_hook
+from bertdata.inputs import find_inputs
 from bertdata.work import fingerprint_of
 from tests.bertdata.reading import read
 from tests.bertdata.small_builds import write_jsonl
@@ -178,5 +179,5 @@ def test_fingerprint_changes_with_the_code_of_a_function(tmp_path, module):
     fingerprints = set()
     for code in ("def f(d):\n    return d", "def f(d):\n    return 'no'"):
         options = dataclasses.replace(BuildOptions(), read=ReadOptions(filter=f"{module(code)}:f"))
-        fingerprints |= {fingerprint_of(options, inputs=[str(path)]) for _ in range(2)}
+        fingerprints |= {fingerprint_of(options, inputs=find_inputs([str(path)])) for _ in range(2)}
     assert len(fingerprints) == 2

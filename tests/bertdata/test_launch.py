@@ -6,6 +6,7 @@ import pytest
 from bertdata.build import build_serially
 from bertdata.data_set import open_data_set
 from bertdata.errors import BertDataError, InputError, OutputError
+from bertdata.inputs import find_inputs
 from bertdata.launch import open_build
 from bertdata.lock import Lock
 from bertdata.work import fingerprint_of
@@ -78,9 +79,9 @@ def test_overwrite_spares_other_builds_in_sub_folders(tmp_path, jsonl_file, smal
 def test_changed_input_is_another_build(finished, jsonl_file, small_options, tmp_path):
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(jsonl_file.read_bytes())
-    first = fingerprint_of(small_options, inputs=[str(copy)])
+    first = fingerprint_of(small_options, inputs=find_inputs([str(copy)]))
     os.utime(copy, (1, 1))
-    assert fingerprint_of(small_options, inputs=[str(copy)]) != first
+    assert fingerprint_of(small_options, inputs=find_inputs([str(copy)])) != first
 
 
 def test_lock_keeps_a_second_launcher_out(tmp_path):

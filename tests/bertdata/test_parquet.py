@@ -1,5 +1,4 @@
 import gzip
-import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -154,10 +153,8 @@ def read_checked(path: Path, *, split_bytes: int, **options: Any) -> Any:
     rejects: list[Reject] = []
     chosen = ReadOptions(**options)
     splits = plan_splits([str(path)], options=chosen, split_bytes=split_bytes)
-    parts = (
-        iter_checked_documents(split, options=chosen, counts=counts, rejects=rejects, keep_in=None) for split in splits
-    )
-    return list(itertools.chain.from_iterable(parts)), counts, rejects
+    documents = iter_checked_documents(splits, options=chosen, counts=counts, rejects=rejects, keep_in=None)
+    return list(documents), counts, rejects
 
 
 def test_skip_bad_splits_counts_a_file_without_a_footer(tmp_path):

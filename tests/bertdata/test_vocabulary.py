@@ -12,7 +12,7 @@ from bertdata.config import ReadOptions, TokenizerOptions
 from bertdata.documents import Document
 from bertdata.errors import InputError
 from bertdata.splits import plan_splits
-from bertdata.vocabulary import SPECIALS, WordCounts, _alphabet, count_split, train_wordpiece
+from bertdata.vocabulary import SPECIALS, WordCounts, _alphabet, count_portion, train_wordpiece
 from bertdata.wordpiece import Vocabulary, is_lowercase
 from tests.corpus import iter_texts
 
@@ -144,9 +144,9 @@ def test_options_force_the_case():
     assert kept.normalizer.normalize_str("Éa") == "éa"
 
 
-def test_count_split_reads_a_dump(wiki_file):
+def test_count_portion_reads_a_dump(wiki_file):
     (split,) = plan_splits([str(wiki_file)], options=ReadOptions())
-    counts = count_split(split, options=ReadOptions(), sample_bytes=1 << 30)
+    counts = count_portion((split,), options=ReadOptions(), sample_bytes=1 << 30)
     assert counts.language == "en"
     assert counts.total()["the"] > 100
 

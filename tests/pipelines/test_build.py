@@ -39,7 +39,7 @@ def test_pipeline_in_one_process_equals_the_serial_loop(tmp_path, wiki_file, tra
 def test_pipeline_with_two_workers_equals_the_serial_loop(tmp_path, wiki_file, trained, serial):
     out = tmp_path / "shards"
     with open_build([str(wiki_file)], out=out, options=trained, split_bytes=20_000) as work:
-        assert len(work.splits) > 5
+        assert len(work.portions) > 5
         run_supervised(work, runner="FnApiRunner", num_workers=2, flags=[])
     assert digests(out) == serial
 
