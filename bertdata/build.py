@@ -30,6 +30,7 @@ from bertdata.encoder import Encoder
 from bertdata.errors import ConfigError, InputError
 from bertdata.manifest import ShardEntry
 from bertdata.masking import sample_keys
+from bertdata.meter import count
 from bertdata.pairs import build_pairs
 from bertdata.planning import ShardTask, plan_tasks
 from bertdata.prepare import find_excluded, prepare_documents
@@ -136,6 +137,7 @@ def tokenize_split(work: Work, number: int) -> int:
         "rejects": [dataclasses.asdict(reject) for reject in rejects],
     }
     work.write(name, record)
+    count(portions=1)
     return number
 
 
@@ -148,6 +150,7 @@ def _spill(
     counts["unknown_tokens"] += int((ids == vocabulary.roles["unk"]).sum())
     counts["sentences"] += int((lengths > 0).sum())
     counts["sentences_without_tokens"] += int((lengths == 0).sum())
+    count(sentences=int((lengths > 0).sum()), tokens=len(ids))
     sentence = token = 0
     for sentences in batch:
         num_tokens = lengths[sentence : sentence + len(sentences)]
@@ -260,6 +263,7 @@ def build_shard(work: Work, task: ShardTask) -> str:
     excluded = find_excluded(documents, excluded=options.shards.excluded_documents)
     documents = prepare_documents(documents, counts, options=options, vocabulary=vocabulary)
     pairs = build_pairs(documents, options=options.pairs, seed=options.seed)
+    count(planned_pairs=len(pairs))
     labels = pairs.next_sentence_label
     counts.update(samples=len(pairs), not_next=int(labels.sum()), forced=int(pairs.is_forced.sum()))
     counts.update(tokens_kept=len(documents.tokens), tokens_shown=count_shown_tokens(pairs))
@@ -271,6 +275,7 @@ def build_shard(work: Work, task: ShardTask) -> str:
             rows = np.arange(start, min(start + options.shards.block_size, len(pairs)))
             block = make_block(documents, pairs.take(rows), options=options, vocabulary=vocabulary)
             writer.add(block, name=block_name(task.split, task.number, number))
+            count(pairs=len(rows))
             hashes.append(sample_keys(block, key=0))
             statistics += count_block(
                 block,
@@ -291,6 +296,7 @@ def build_shard(work: Work, task: ShardTask) -> str:
     )
     blocks = [dataclasses.asdict(block) for block in writer.entries]
     work.write(name, {"entry": dataclasses.asdict(entry), "blocks": blocks, "counts": counts, "excluded": excluded})
+    count(shards=1, shard_bytes=entry.num_bytes)
     return task.name
 
 

@@ -77,7 +77,7 @@ def build(
     from bertdata.launch import open_build
     from bertdata.progress import Progress
     from bertdata.removal import read_document_keys
-    from bertdata.summary import format_table, iter_warnings, summary_rows
+    from bertdata.summary import format_table, iter_warnings, summary_rows, took_rows
     from bertdata.work import data_set_places
     from pipelines.supervise import run_supervised
 
@@ -94,17 +94,21 @@ def build(
             check_beam_options(beam_options)
         except ConfigError as error:
             raise click.UsageError(str(error)) from error
+    progress = None
     with open_build(inputs, out=out, options=options, overwrite=overwrite, keep_work=keep_work) as work:
         if work is None:
             click.echo(f"{out} holds this build already, finished; nothing to do", err=True)
         else:
-            with Progress(work):
+            with Progress(work) as progress:
                 run_supervised(work, runner=runner, num_workers=num_workers, flags=beam_options)
-    for place in data_set_places(out, options=options):
+    places = data_set_places(out, options=options)
+    for place in places:
         data_set = open_data_set(place)
         for warning in iter_warnings(data_set.manifest):
             click.secho(f"warning: {warning}", fg="yellow", err=True)
-        click.echo(format_table(summary_rows(data_set)))
+        is_last = place == places[-1]
+        rows = took_rows(progress.took()) if is_last and progress is not None else []
+        click.echo(format_table([*summary_rows(data_set), *rows]))
 
 
 @main.command(cls=CorpusCommand)

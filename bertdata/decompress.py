@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from bertdata.config import MIB
 from bertdata.errors import InputError
+from bertdata.meter import count
 
 __all__ = ["MAGIC_BYTES", "Chunk", "detect_compression", "find_bz2_stream", "iter_chunks", "iter_chunks_of"]
 
@@ -71,6 +73,22 @@ def find_bz2_stream(file: BinaryIO, *, start: int) -> int | None:
     return None
 
 
+def _counted(read: Callable[..., Iterator[Chunk]]) -> Callable[..., Iterator[Chunk]]:
+    """Has a reader of chunks count the stored bytes up to `stop` that it has got through."""
+
+    @functools.wraps(read)
+    def counting(path: str, *, compression: str, start: int, stop: int) -> Iterator[Chunk]:
+        done = start
+        for chunk in read(path, compression=compression, start=start, stop=stop):
+            position = min(chunk.position, stop)
+            count(read_bytes=max(0, position - done))
+            done = max(done, position)
+            yield chunk
+
+    return counting
+
+
+@_counted
 def iter_chunks(path: str, *, compression: str, start: int, stop: int) -> Iterator[Chunk]:
     """Yields the bytes of a file from `start` to its end, decompressed, in pieces of bounded size.
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from bertdata.config import MIB
 from bertdata.errors import ConfigError, InputError
+from bertdata.meter import count
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -139,8 +140,10 @@ def _iter_group(file: pq.ParquetFile, number: int, *, columns: list[str], first_
     row_bytes = max(1, group.total_byte_size // group.num_rows)
     batch_rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES // row_bytes))
     row = first_row
+    stored_bytes = sum(group.column(column).total_compressed_size for column in range(group.num_columns))
     for batch in file.iter_batches(batch_size=batch_rows, row_groups=[number], columns=columns, use_threads=False):
         languages = _values(batch.column(1)) if len(columns) == 2 else [None] * len(batch)
+        count(read_bytes=stored_bytes * len(batch) // group.num_rows)
         for value, language in zip(_values(batch.column(0)), languages, strict=True):
             row += 1
             yield Row(f"row {row:,}", value, language)

@@ -24,7 +24,7 @@ from bertdata.config import BuildOptions
 from bertdata.errors import ConfigError
 from bertdata.shards import position_dtype, shard_name
 
-__all__ = ["ShardTask", "plan_tasks"]
+__all__ = ["ShardTask", "estimate_bytes", "plan_tasks"]
 
 MIN_DOCUMENTS_PER_SHARD = 64
 MIN_EVAL_DOCUMENTS = 100
@@ -59,7 +59,7 @@ class ShardTask:
         return shard_name(self.split, self.number, self.num_shards)
 
 
-def _estimate_bytes(num_tokens: int, *, options: BuildOptions, token_bytes: int) -> float:
+def estimate_bytes(num_tokens: int, *, options: BuildOptions, token_bytes: int) -> float:
     """Returns about how many bytes the samples of `num_tokens` tokens of text take."""
     masks, pairs = options.masks, options.pairs
     position_bytes = position_dtype(pairs.max_seq_length).itemsize
@@ -71,7 +71,7 @@ def _estimate_bytes(num_tokens: int, *, options: BuildOptions, token_bytes: int)
 
 def _num_shards(num_documents: int, num_tokens: int, *, options: BuildOptions, token_bytes: int) -> int:
     most = max(1, num_documents // MIN_DOCUMENTS_PER_SHARD)
-    estimate = _estimate_bytes(num_tokens, options=options, token_bytes=token_bytes)
+    estimate = estimate_bytes(num_tokens, options=options, token_bytes=token_bytes)
     return min(max(1, round(estimate / options.shards.shard_size)), most)
 
 

@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import threading
 import time
+from dataclasses import dataclass
+from itertools import chain
 from types import TracebackType
 
 from tqdm import tqdm
 
+from bertdata.build_state import BuildState, Snapshot
+from bertdata.eta import RemainingTime
+from bertdata.meter import peak_memory
 from bertdata.work import Work
 
-__all__ = ["ByteProgress", "Progress"]
+__all__ = ["ByteProgress", "Progress", "Took", "describe", "format_seconds"]
 
 _POLL_SECONDS = 0.5
 _LINE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Took:
+    """What a run of a build took.
+
+    Attributes:
+        seconds: From its start to its end.
+        read_bytes: Bytes of input, as stored, in the portions that it tokenized.
+        portions: Portions of the input that it tokenized.
+        portions_found: Those that an earlier run had tokenized.
+        shards: Shards that it built.
+        shards_found: Those that an earlier run had built.
+        worker_memory: Peak memory of a worker in bytes; 0 where it is not known.
+        launcher_memory: Peak memory of this process in bytes.
+    """
+
+    seconds: float
+    read_bytes: int
+    portions: int
+    portions_found: int
+    shards: int
+    shards_found: int
+    worker_memory: int
+    launcher_memory: int
 
 
 class Progress:
@@ -25,12 +56,17 @@ class Progress:
     """
 
     def __init__(self, work: Work) -> None:
-        self._work = work
+        self._state = BuildState(work)
+        self._remaining = RemainingTime(chain.from_iterable(work.portions), options=work.options)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._started = time.monotonic()
+        self._ended: float | None = None
 
     def __enter__(self) -> Progress:
+        self._found = self._last = self._state.update()
+        if self._found.portions or self._found.shards:
+            print(f"going on: {_describe_found(self._found)}", file=sys.stderr, flush=True)  # noqa: T201
         self._thread.start()
         return self
 
@@ -39,24 +75,38 @@ class Progress:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        self._ended = time.monotonic()
 
-    def _state(self) -> tuple[str, int, int | None]:
-        """Returns the stage, how many of its records are done, and how many there are (None: not known yet)."""
-        folder, num_splits = self._work.folder, len(self._work.portions)
+    def took(self) -> Took:
+        """Returns what this run took, once it has ended."""
+        found, last = self._found, self._last
+        found_bytes = found.read_bytes if found.shares["tokenizing"] else 0
+        found_portions = found.portions if found.shares["tokenizing"] else 0
+        return Took(
+            seconds=(self._ended or time.monotonic()) - self._started,
+            read_bytes=last.read_bytes - found_bytes,
+            portions=last.portions - found_portions,
+            portions_found=found_portions,
+            shards=last.shards - found.shards,
+            shards_found=found.shards,
+            worker_memory=self._state.worker_memory,
+            launcher_memory=peak_memory(),
+        )
 
-        def done(inner: str) -> int:
-            return sum(name.endswith(".json") for name in folder.names(inner))
-
-        if not folder.has("tokenizer.json"):
-            if self._work.options.tokenizer.path is not None:
-                return "starting", 0, None
-            num_words = done("words")
-            return ("reading words", num_words, num_splits) if num_words < num_splits else ("vocabulary", 0, None)
-        num_tokenized = done("splits")
-        if num_tokenized < num_splits:
-            return "tokenizing splits", num_tokenized, num_splits
-        total = len(self._work.read("plan.json")["tasks"]) if self._work.has("plan.json") else None
-        return "building shards", sum(done(f"shards/{length}") for length in self._work.options.max_seq_lengths), total
+    def _update(self) -> tuple[Snapshot, str]:
+        """Returns how far the build is, and the same in words."""
+        now = time.monotonic()
+        snapshot = self._state.update()
+        if snapshot.stage == self._last.stage:  # between a task's end and its record, less seems done
+            kept = {
+                name: max(getattr(snapshot, name), getattr(self._last, name))
+                for name in ("read_bytes", "documents", "pairs")
+            }
+            snapshot = dataclasses.replace(snapshot, **kept)
+        self._last = snapshot
+        self._remaining.update(snapshot, now=now, num_workers=len(self._state.workers))
+        rate = self._remaining.share_per_second() * snapshot.input_bytes
+        return snapshot, describe(snapshot, bytes_per_second=rate, seconds_left=self._remaining.seconds())
 
     def _run(self) -> None:
         if sys.stderr.isatty():
@@ -65,32 +115,61 @@ class Progress:
             self._run_lines()
 
     def _run_bar(self) -> None:
-        bar = tqdm(total=0, file=sys.stderr, unit="", bar_format="{desc:<18}|{bar:30}| {n_fmt}/{total_fmt} [{elapsed}]")
-        stage = ""
-        while True:
-            name, num_done, total = self._state()
-            if name != stage:
-                stage = name
-                bar.reset(total=total or 0)
-                bar.set_description_str(name)
-            bar.total = total or 0
-            bar.n = num_done
-            bar.refresh()
-            if self._stop.wait(_POLL_SECONDS):
-                break
-        bar.close()
+        with tqdm(total=1.0, file=sys.stderr, bar_format="|{bar:16}| {desc} [{elapsed}]", dynamic_ncols=True) as bar:
+            while True:
+                _, text = self._update()
+                bar.n = self._remaining.share_done
+                bar.set_description_str(text)  # and shows it
+                if self._stop.wait(_POLL_SECONDS):
+                    break
+            self._update()
 
     def _run_lines(self) -> None:
-        shown: tuple[str, int, int | None] | None = None
-        due = 0.0
+        stage, due = "", 0.0
         while not self._stop.wait(_POLL_SECONDS):
-            state = self._state()
+            snapshot, text = self._update()
             now = time.monotonic()
-            if shown is None or state[0] != shown[0] or now >= due:
-                shown, due = state, now + _LINE_SECONDS
-                name, num_done, total = state
-                count = f" {num_done}/{total}" if total else ""
-                print(f"[{now - self._started:6.1f} s] {name}{count}", file=sys.stderr, flush=True)  # noqa: T201
+            if snapshot.stage != stage or now >= due:
+                stage, due = snapshot.stage, now + _LINE_SECONDS
+                print(f"[{now - self._started:6.1f} s] {text}", file=sys.stderr, flush=True)  # noqa: T201
+        self._update()
+
+
+def _describe_found(found: Snapshot) -> str:
+    verb = "have been read for their words" if found.stage == "reading words" else "are done"
+    portions = f"{found.portions:,} of {found.num_portions:,} portions"
+    shards = f", {found.shards:,} of {found.num_shards:,} shards" if found.num_shards is not None else ""
+    return f"{portions}{shards} {verb}"
+
+
+def describe(snapshot: Snapshot, *, bytes_per_second: float, seconds_left: float | None) -> str:
+    """Returns how far a build is in a line.
+
+    Args:
+        snapshot: How far it is.
+        bytes_per_second: Of input, in the present stage; 0 where it is not known.
+        seconds_left: Remaining seconds; None where they are not known.
+    """
+    stage = snapshot.stage
+    if stage in ("reading words", "tokenizing"):
+        stage += f" {snapshot.portions:,}/{snapshot.num_portions:,}"
+    elif snapshot.num_shards is not None:
+        stage += f" {snapshot.shards:,}/{snapshot.num_shards:,}"
+    share = snapshot.read_bytes / max(1, snapshot.input_bytes)
+    rate = f"{bytes_per_second / 1e6:.1f} MB/s" if bytes_per_second else "-- MB/s"
+    return (
+        f"{stage}: read {snapshot.read_bytes / 1e6:,.1f} of {snapshot.input_bytes / 1e6:,.1f} MB ({share:.0%}), "
+        f"{snapshot.documents:,} documents, {snapshot.pairs:,} pairs, {rate}, ETA {format_seconds(seconds_left)}"
+    )
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Returns a time as minutes and seconds, or hours too; --:-- for one that is not known."""
+    if seconds is None:
+        return "--:--"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
 
 
 class ByteProgress:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from bertdata.config import ReadOptions
 from bertdata.documents import Document, Reject
 from bertdata.errors import InputError
+from bertdata.meter import count
 from bertdata.readers import iter_documents
 from bertdata.splits import Split
 from bertdata.storage import Folder
@@ -78,7 +79,9 @@ def iter_checked_documents(
     """
     for split in portion:
         try:
-            yield from iter_documents(split, options=options, counts=counts, rejects=rejects)
+            for document in iter_documents(split, options=options, counts=counts, rejects=rejects):
+                count(documents=1)
+                yield document
         except InputError as error:
             if not options.skip_bad_splits:
                 raise InputError(f"{error}; --skip-bad-splits leaves out the rest of such a split") from error

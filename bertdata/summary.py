@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from bertdata.data_set import DataSet
 from bertdata.manifest import Manifest
+from bertdata.progress import Took, format_seconds
 
-__all__ = ["describe_reason", "format_table", "iter_warnings", "summary_rows"]
+__all__ = ["describe_reason", "format_table", "iter_warnings", "summary_rows", "took_rows"]
 
 
 def _share(part: int, whole: int) -> float:
@@ -77,6 +78,22 @@ def summary_rows(data_set: DataSet) -> list[tuple[str, str]]:
     if next_sentence == "none":
         rows = [row for row in rows if row[0] != label]
     return rows
+
+
+def took_rows(took: Took) -> list[tuple[str, str]]:
+    """Returns the rows about what a run of the build took."""
+
+    def done(this_run: int, found: int) -> str:
+        return f"{this_run:,} in this run" + (f", {found:,} found done" if found else "")
+
+    speed = f", {took.read_bytes / took.seconds / 1e6:,.1f} MB of input per second" if took.read_bytes else ""
+    worker = f"{took.worker_memory / 2**20:,.0f} MiB of a worker, " if took.worker_memory else ""
+    return [
+        ("time", f"{format_seconds(took.seconds)}{speed}"),
+        ("portions of the input", done(took.portions, took.portions_found)),
+        ("shards built", done(took.shards, took.shards_found)),
+        ("peak memory", f"{worker}{took.launcher_memory / 2**20:,.0f} MiB of the launcher"),
+    ]
 
 
 def format_table(rows: list[tuple[str, str]]) -> str:

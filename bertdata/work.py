@@ -11,7 +11,7 @@
     ├── shards/128/train-00000-of-00002.tar.npz         statistics of a shard
     ├── shards/128/train-00000-of-00002.tar.json        blocks and counts of a shard; it is done, for the documents
     │                                                   that build.json excludes
-    ├── running/4711            what a worker process is at
+    ├── running/4711            what a worker process is at, and how far
     ├── beam.log                what Beam printed
     └── error.json              what ended the build, for the launcher to say
 
@@ -44,6 +44,7 @@ from bertdata.hooks import hash_of_hook
 from bertdata.index import INDEX
 from bertdata.inputs import InputFile
 from bertdata.manifest import MANIFEST
+from bertdata.meter import Meter, metering
 from bertdata.planning import ShardTask
 from bertdata.portions import Portion, portions_from_json, portions_to_json
 from bertdata.rejects import REJECTS
@@ -247,15 +248,12 @@ class Work:
         return kind(values["message"])
 
     @contextmanager
-    def running(self, what: str) -> Iterator[None]:
-        """Leaves word, under this process's id, of what it is doing, for the launcher to say should it die."""
-        path = self.folder.local / "running" / str(os.getpid())
-        if not path.parent.exists():  # not supervised
-            yield
-            return
-        path.write_text(what)
-        yield
-        path.write_text("")
+    def running(self, what: str) -> Iterator[Meter]:
+        """Leaves word, under this process's id, of what it is doing and how far, for the launcher to show."""
+        folder = self.folder.local / "running"
+        is_supervised = folder.exists()
+        with metering(what, path=folder / str(os.getpid()) if is_supervised else None) as meter:
+            yield meter
 
     def is_finished(self) -> bool:
         """Returns whether all data sets have been committed."""

@@ -22,7 +22,10 @@ from bertdata.errors import BertDataError, ConfigError, OutputError
 from bertdata.planning import ShardTask
 from bertdata.work import Work
 
-__all__ = ["build_on_beam", "build_pipeline", "check_beam_options", "pipeline_options"]
+__all__ = ["COUNTERS", "build_on_beam", "build_pipeline", "check_beam_options", "pipeline_options"]
+
+COUNTERS = ("portions", "read_bytes", "documents", "sentences", "tokens", "pairs", "shards", "shard_bytes")
+"""Names of Beam's counters in the namespace `bertdata`; they count what was done, not what was found done."""
 
 
 class _Stage(beam.DoFn):  # type: ignore[misc]  # Beam has no types
@@ -31,13 +34,15 @@ class _Stage(beam.DoFn):  # type: ignore[misc]  # Beam has no types
     def __init__(self, stage: Callable[[Work, Any], Iterable[Any]], out: str) -> None:
         self._stage = stage
         self._out = out
-        self._done = Metrics.counter("bertdata", stage.__name__.strip("_"))
+        # Words are counted in a reading of their own; its documents are not counted twice.
+        names = () if stage is _count_words else COUNTERS
+        self._counters = {name: Metrics.counter("bertdata", name) for name in names}
 
     def setup(self) -> None:
         self._work = Work.load(self._out)
 
     def process(self, element: Any) -> Iterator[Any]:
-        with self._work.running(f"{self._stage.__name__.strip('_')} {element}"):
+        with self._work.running(f"{self._stage.__name__.strip('_')} {element}") as meter:
             try:
                 yield from self._stage(self._work, element)
             except BertDataError as error:
@@ -46,7 +51,8 @@ class _Stage(beam.DoFn):  # type: ignore[misc]  # Beam has no types
             except OSError as error:
                 self._work.record_error(OutputError(f"{error.filename or self._out}: {error.strerror or error}"))
                 raise
-        self._done.inc()
+        for name, counter in self._counters.items():
+            counter.inc(meter.counts[name])
 
 
 def _count_words(work: Work, number: int) -> Iterator[tuple[None, int]]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from bertdata.errors import BertDataError
+from bertdata.meter import read_running
 from bertdata.work import Work
 
 __all__ = ["run_supervised"]
@@ -100,7 +101,7 @@ def _watch(process: subprocess.Popen[bytes], work: Work) -> None:
             continue
         gone_since = gone_since or time.monotonic()
         if time.monotonic() - gone_since > _GRACE_SECONDS:
-            doing = "; ".join(path.read_text() or "between two tasks" for path in gone)
+            doing = "; ".join(read_running(path).what or "between two tasks" for path in gone)
             recorded = work.recorded_error()
             raise recorded or BertDataError(
                 f"a worker process died (last at: {doing}). It was killed or ran out of memory; with less memory, use "
