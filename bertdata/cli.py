@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ class _Group(click.Group):
         except BertDataError as error:
             click.secho(f"error: {error}", fg="red", err=True)
             sys.exit(1)
+        except KeyboardInterrupt as error:
+            advice = "; what is done is kept, and the same command goes on with it"
+            click.echo("stopped" + (advice if ctx.invoked_subcommand == "build" else ""), err=True)
+            # As a shell says it of a program that a signal ended: SIGINT, or SIGTERM where a build runs.
+            sys.exit(128 + (signal.SIGTERM if error.args == (signal.SIGTERM,) else signal.SIGINT))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -79,6 +85,7 @@ def build(
     from bertdata.removal import read_document_keys
     from bertdata.summary import format_table, iter_warnings, summary_rows, took_rows
     from bertdata.work import data_set_places
+    from pipelines.submission import check_submission
     from pipelines.supervise import run_supervised
 
     if exclude_documents is not None:
@@ -87,20 +94,25 @@ def build(
     if importlib.util.find_spec("apache_beam") is None:
         raise ConfigError('bertdata build needs Apache Beam: pip install "bertdata[build]"')
     beam_options = ctx.meta[BEAM_OPTIONS]
-    if beam_options:
-        from pipelines.build import check_beam_options
-
-        try:
-            check_beam_options(beam_options)
-        except ConfigError as error:
-            raise click.UsageError(str(error)) from error
+    try:
+        submission = check_submission(runner, flags=beam_options, inputs=inputs, out=out, options=options)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    for note in submission.notes:
+        click.echo(f"note: {note}", err=True)
     progress = None
     with open_build(inputs, out=out, options=options, overwrite=overwrite, keep_work=keep_work) as work:
         if work is None:
             click.echo(f"{out} holds this build already, finished; nothing to do", err=True)
         else:
-            with Progress(work) as progress:
-                run_supervised(work, runner=runner, num_workers=num_workers, flags=beam_options)
+            with submission.packages() as packages, Progress(work) as progress:
+                run_supervised(
+                    work,
+                    runner=runner,
+                    num_workers=num_workers,
+                    flags=[*beam_options, *packages],
+                    are_workers_here=submission.workers == "here",
+                )
     places = data_set_places(out, options=options)
     for place in places:
         data_set = open_data_set(place)

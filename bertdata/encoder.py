@@ -26,6 +26,7 @@ in raw text) goes the plain way, through its `encode_batch_fast`.
 from __future__ import annotations
 
 import json
+import threading
 import unicodedata
 from collections.abc import Sequence
 from itertools import repeat
@@ -70,7 +71,7 @@ def is_word_by_word(tokenizer: Tokenizer) -> bool:
 
 
 class Encoder:
-    """Turns sentences into token ids.
+    """Turns sentences into token ids. Threads may share one: some runners have several in a process.
 
     Args:
         tokenizer: A tokenizer from `load_tokenizer`.
@@ -208,6 +209,7 @@ class _WordTable:
         self._characters = _CharacterMap(tokenizer)
         self._dtype = dtype
         self._max_words = max_words
+        self._lock = threading.Lock()
         self._forget()
 
     def _forget(self) -> None:
@@ -220,6 +222,10 @@ class _WordTable:
 
     def look_up(self, words: pa.StringArray) -> tuple[npt.NDArray[Any], IntArray, IntArray]:
         """Returns ids, and start and length in them of each of W distinct words: int64 [W] both."""
+        with self._lock:  # a word's number is its place in arrays that grow; what is returned is never changed again
+            return self._look_up(words)
+
+    def _look_up(self, words: pa.StringArray) -> tuple[npt.NDArray[Any], IntArray, IntArray]:
         if len(self._number_of) > self._max_words:
             self._forget()
         texts = words.to_pylist()

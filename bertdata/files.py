@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,7 +33,8 @@ def _sync_folder(folder: Path) -> None:
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
     """Opens a file for writing that appears under its own name only at the end; after an exception nothing is left."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Another name each time: two threads, or machines on one file system, may write the same file at once.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -14,11 +15,12 @@ from bertdata.errors import BertDataError, ConfigError, InputError, OutputError
 from bertdata.inputs import find_inputs
 from bertdata.lock import Lock
 from bertdata.manifest import MANIFEST
+from bertdata.planning import ShardTask
 from bertdata.portions import plan_portions
 from bertdata.remote import is_uri
 from bertdata.removal import withdraw_changed_shards
-from bertdata.storage import open_folder
-from bertdata.work import BUILD, WORK, Work, clear_work, data_set_places, fingerprint_of, remove_build
+from bertdata.storage import Folder, open_folder
+from bertdata.work import BUILD, WORK, Work, clear_work, data_set_places, fingerprint_of, remove_build, shard_record
 
 __all__ = ["open_build"]
 
@@ -101,6 +103,29 @@ def _end_work(work: Work, *, keep: bool) -> None:
     work.folder.clear()
 
 
+def _log_what_is_done(work: Work) -> None:
+    """Says how many splits and shards the same command need not do again."""
+    done = {name for name in work.folder.names("splits") if name.endswith(".json")}
+    shards = "no shards are planned yet"
+    if work.has("plan.json"):
+        tasks = [ShardTask(**task) for task in work.read("plan.json")["tasks"]]
+        names = {name for length in work.options.max_seq_lengths for name in work.folder.names(f"shards/{length}")}
+        shards = f"{sum(shard_record(task) in names for task in tasks)} of {len(tasks)} shards are done"
+    _LOG.info("going on: %d of %d splits and %s", len(done), len(work.portions), shards)
+
+
+@contextmanager
+def _output_errors(folder: Folder) -> Iterator[None]:
+    """Says what the system refuses, as a full disk or one that is read-only, as an `OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or folder.location}: {error.strerror or error}. What is done is kept; "
+            "run the same command again to go on."
+        ) from error
+
+
 @contextmanager
 def open_build(
     inputs: Sequence[str],
@@ -139,7 +164,7 @@ def open_build(
         raise InputError("no document: all input files are empty; check --input")
     fingerprint = fingerprint_of(options, inputs=files)
     base_fingerprint = fingerprint_of(options.excluding(()), inputs=files)
-    with Lock(out) as lock:
+    with Lock(out) as lock, _output_errors(folder):
         if overwrite:
             remove_build(out, options=options)
         found = _prepare_folder(out, options=options, fingerprint=fingerprint, base_fingerprint=base_fingerprint)
@@ -158,22 +183,19 @@ def open_build(
             return
         if work.has(BUILD):
             if found == fingerprint:
-                _LOG.info("%s holds this build unfinished; going on with it", folder.location)
+                _LOG.info("%s holds this build unfinished", folder.location)
             work = dataclasses.replace(work, portions=Work.load(out).portions)
             work.sweep()
+            _log_what_is_done(work)
         else:
             clear_work(out)
         work.save()
         try:
             yield work
         except (ConfigError, InputError) as error:
-            work.record_error(error)
+            with contextlib.suppress(OSError):  # where it cannot be kept, as on a full disk, it is said all the same
+                work.record_error(error)
             raise
-        except OSError as error:
-            raise OutputError(
-                f"{error.filename or folder.location}: {error.strerror or error}. What is done is kept; "
-                "run the same command again to go on."
-            ) from error
         if work.is_finished():
             _end_work(work, keep=keep_work)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -10,6 +11,9 @@ from bertdata.errors import OutputError
 from bertdata.work import WORK
 
 __all__ = ["Lock"]
+
+_WAIT_SECONDS = 1.0  # the workers of a launcher that was killed hold the lock until they have noticed
+_POLL_SECONDS = 0.1
 
 
 class Lock:
@@ -29,14 +33,22 @@ class Lock:
             self._file = (self._folder / "lock").open("a")
         except OSError as error:
             raise OutputError(f"--out {self._folder.parent} cannot be written to: {error.strerror}") from error
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while not self._try():
+            if time.monotonic() > deadline:
+                self._file.close()
+                raise OutputError(
+                    f"another build is writing to {self._folder.parent}; wait for it, or give another --out"
+                )
+            time.sleep(_POLL_SECONDS)
+        return self._file.fileno()
+
+    def _try(self) -> bool:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise OutputError(
-                f"another build is writing to {self._folder.parent}; wait for it, or give another --out"
-            ) from error
-        return self._file.fileno()
+        except BlockingIOError:
+            return False
+        return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -11,7 +11,7 @@ import click
 
 from bertdata.config import FORMATS, BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
 from bertdata.errors import ConfigError
-from bertdata.parameters import Format, Lengths, Size, Workers, repeat_option
+from bertdata.parameters import Format, Lengths, NearestChoice, Size, Workers, repeat_option
 
 __all__ = [
     "BEAM_OPTIONS",
@@ -266,10 +266,10 @@ def build_options(command: Command) -> Command:
         click.option("--overwrite", is_flag=True, help="Replace another build in OUT."),
         click.option(
             "--runner",
-            type=click.Choice(RUNNERS),
+            type=NearestChoice(RUNNERS),
             default=RUNNERS[0],
             show_default=True,
-            help="Apache Beam runner; those but the first need a file system that all workers share.",
+            help="Apache Beam runner: on this machine, or elsewhere, with input and output where workers reach them.",
         ),
         workers_option,
     ]

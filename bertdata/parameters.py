@@ -12,7 +12,7 @@ import click
 from bertdata.config import FORMATS
 from bertdata.workers import num_cores
 
-__all__ = ["Format", "Lengths", "Size", "Workers", "repeat_option"]
+__all__ = ["Format", "Lengths", "NearestChoice", "Size", "Workers", "repeat_option"]
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
@@ -59,6 +59,18 @@ class Format(click.ParamType[Any]):
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             self.fail(f"{name!r} is not one of {', '.join(FORMATS)}, nor MODULE:FUNCTION{hint}", param, ctx)
         return name
+
+
+class NearestChoice(click.Choice[str]):
+    """One of some names; the nearest one is said where it is none of them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the name."""
+        if value not in self.choices:
+            nearest = difflib.get_close_matches(str(value), self.choices, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            self.fail(f"{value!r} is not one of {', '.join(self.choices)}{hint}", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Workers(click.ParamType[Any]):

@@ -8,24 +8,33 @@ what it writes has a name and bytes that depend only on its element.
 
 from __future__ import annotations
 
-import argparse
-import difflib
+import functools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 
 from bertdata import build
 from bertdata.errors import BertDataError, ConfigError, OutputError
 from bertdata.planning import ShardTask
-from bertdata.work import Work
+from bertdata.work import Work, library_versions
+from pipelines.beam_options import pipeline_options
+from pipelines.output import report_error
+from pipelines.processes import GO_ON, RUNNER_VARIABLE, end_group_with
 
-__all__ = ["COUNTERS", "build_on_beam", "build_pipeline", "check_beam_options", "pipeline_options"]
+__all__ = ["COUNTERS", "build_on_beam", "build_pipeline"]
 
 COUNTERS = ("portions", "read_bytes", "documents", "sentences", "tokens", "pairs", "shards", "shard_bytes")
 """Names of Beam's counters in the namespace `bertdata`; they count what was done, not what was found done."""
+
+
+def _differing_versions(found: dict[str, str], *, wanted: dict[str, str]) -> ConfigError:
+    """Returns what to say where a worker has other libraries than the launcher."""
+    names = [name for name in wanted if found.get(name) != wanted[name]]
+    told = ", ".join(f"{name} {found.get(name)} (not {wanted[name]})" for name in names)
+    return ConfigError(f"workers have {told}; what decides a build's bytes must be the same as where the command runs")
 
 
 class _Stage(beam.DoFn):  # type: ignore[misc]  # Beam has no types
@@ -37,22 +46,52 @@ class _Stage(beam.DoFn):  # type: ignore[misc]  # Beam has no types
         # Words are counted in a reading of their own; its documents are not counted twice.
         names = () if stage is _count_words else COUNTERS
         self._counters = {name: Metrics.counter("bertdata", name) for name in names}
+        self._versions = library_versions()
 
     def setup(self) -> None:
-        self._work = Work.load(self._out)
+        if (runner := os.environ.get(RUNNER_VARIABLE)) is not None:
+            _end_once_with(int(runner))
+        try:
+            self._work = Work.load(self._out)
+        except FileNotFoundError as error:
+            raise OutputError(
+                f"a worker finds no build in {self._out}: it runs on another machine, without a file system that all "
+                "workers share. Put the output at s3:// or gs://, or mount it everywhere under the same path."
+            ) from error
+        if (found := library_versions()) != self._versions:
+            wrong = _differing_versions(found, wanted=self._versions)
+            report_error(self._work, wrong)
+            raise wrong
 
     def process(self, element: Any) -> Iterator[Any]:
-        with self._work.running(f"{self._stage.__name__.strip('_')} {element}") as meter:
-            try:
+        what = f"{self._stage.__name__.strip('_')} {_name_of(element, self._work)}".strip()
+        try:
+            with self._work.running(what) as meter:
                 yield from self._stage(self._work, element)
-            except BertDataError as error:
-                self._work.record_error(error)
-                raise
-            except OSError as error:
-                self._work.record_error(OutputError(f"{error.filename or self._out}: {error.strerror or error}"))
-                raise
+        except BertDataError as error:
+            report_error(self._work, error)
+            raise
+        except OSError as error:
+            where = error.filename or self._out
+            report_error(self._work, OutputError(f"{where}: {error.strerror or error} (at {what}). {GO_ON}"))
+            raise
+        except MemoryError:
+            advice = "with less memory, use fewer --num-workers"
+            report_error(self._work, BertDataError(f"a worker ran out of memory (at {what}); {advice}. {GO_ON}"))
+            raise
         for name, counter in self._counters.items():
             counter.inc(meter.counts[name])
+
+
+_end_once_with = functools.cache(end_group_with)  # a process has several stages, and each sets up
+
+
+def _name_of(element: Any, work: Work) -> str:
+    """Returns what an element of the pipeline is called in messages."""
+    if isinstance(element, int):
+        first, *others = work.portions[element]
+        return f"{element} ({first.name}{f' and {len(others)} more' if others else ''})"
+    return element.name if isinstance(element, ShardTask) else ""
 
 
 def _count_words(work: Work, number: int) -> Iterator[tuple[None, int]]:
@@ -105,43 +144,6 @@ def build_pipeline(pipeline: beam.Pipeline, work: Work) -> Any:
     )
 
 
-def _known_flags() -> list[str]:
-    parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
-    for kind in PipelineOptions.__subclasses__():
-        kind._add_argparse_args(parser)
-    return [flag for action in parser._actions for flag in action.option_strings]
-
-
-def check_beam_options(flags: Sequence[str]) -> None:
-    """Raises ConfigError, with the nearest name, for an option that Beam does not know."""
-    known = _known_flags()
-    for flag in (flag.split("=")[0] for flag in flags if flag.startswith("--")):
-        if flag not in known:
-            nearest = difflib.get_close_matches(flag, known, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            raise ConfigError(f"Apache Beam has no option {flag}{hint}")
-
-
-def pipeline_options(*, runner: str, num_workers: int, flags: Sequence[str] = ()) -> PipelineOptions:
-    """Returns Beam's options.
-
-    Args:
-        runner: Name of the runner; FnApiRunner works on this machine.
-        num_workers: Worker processes of FnApiRunner.
-        flags: The user's own options for Beam.
-
-    Raises:
-        ConfigError: Beam does not know an option.
-    """
-    check_beam_options(flags)
-    local = [f"--direct_num_workers={num_workers}"]
-    local.append(f"--direct_running_mode={'in_memory' if num_workers == 1 else 'multi_processing'}")
-    quiet = ["--default_sdk_harness_log_level=WARNING"]
-    options = PipelineOptions([f"--runner={runner}", *(local if runner == "FnApiRunner" else []), *quiet, *flags])
-    options.view_as(SetupOptions).save_main_session = False
-    return options
-
-
 def build_on_beam(work: Work, *, runner: str = "FnApiRunner", num_workers: int = 1, flags: Sequence[str] = ()) -> None:
     """Runs the build on a Beam runner and waits for it.
 
@@ -156,6 +158,8 @@ def build_on_beam(work: Work, *, runner: str = "FnApiRunner", num_workers: int =
     """
     options = pipeline_options(runner=runner, num_workers=num_workers, flags=flags)
     try:
+        if work.options.tokenizer.path is not None:
+            build.train_tokenizer(work)  # its file lies on this machine, and workers may be elsewhere
         pipeline = beam.Pipeline(options=options)
         build_pipeline(pipeline, work)
         pipeline.run().wait_until_finish()

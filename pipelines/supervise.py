@@ -4,32 +4,43 @@ Beam's local runner prints the chatter of its workers to stderr, leaves them beh
 ever for one that died. Here it runs in a process group of its own, its output goes to `.work/beam.log`, and this
 process watches it: when a worker is gone, when Beam fails, or when the user interrupts, the whole group is ended and
 the reason is said.
+
+    launcher ── runner ┬─ sh ── worker      one group, which the launcher ends; the runner ends it when the launcher is
+                       └─ sh ── worker      gone, each worker when the runner is gone
+
+All of them hold the lock on the output folder, as their stdin: the one descriptor that Beam passes on to its workers.
+So the folder is free again only when the last process that writes to it has ended. A process that is stopped, or
+hangs, is not dead: progress stands still, and nothing ends it but the user.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 from bertdata.errors import BertDataError
-from bertdata.meter import read_running
 from bertdata.work import Work
+from pipelines.output import PipelineOutput
+from pipelines.processes import GO_ON, Workers, describe_exit
 
 __all__ = ["run_supervised"]
 
 _POLL_SECONDS = 0.25
-_GRACE_SECONDS = 5.0  # for Beam to report a dead worker itself, and to end after the last stage
-_LOG_LINES = 20
+_STDERR = 2  # results alone go to stdout
+_GRACE_SECONDS = 3.0  # for the runner to fail itself, with its reason, when a worker has ended
 
 
-def run_supervised(work: Work, *, runner: str, num_workers: int, flags: Sequence[str]) -> None:
+def run_supervised(
+    work: Work, *, runner: str, num_workers: int, flags: Sequence[str], are_workers_here: bool = True
+) -> None:
     """Runs the build's pipeline and waits for it.
 
     Args:
@@ -37,86 +48,85 @@ def run_supervised(work: Work, *, runner: str, num_workers: int, flags: Sequence
         runner: Name of the Beam runner.
         num_workers: Worker processes of FnApiRunner.
         flags: The user's own options for Beam.
+        are_workers_here: Whether workers are processes of this machine, whose ids mean something here; what those of
+            others print is the runner's to show.
 
     Raises:
-        BertDataError: What a stage raised, that a worker died, or that Beam failed.
-        KeyboardInterrupt: This process was interrupted or asked to end.
+        BertDataError: What a stage raised, that a process died, or that Beam failed.
+        KeyboardInterrupt: This process was interrupted, or asked to end, which its argument SIGTERM says.
     """
     local = work.folder.local
     running = local / "running"
-    running.mkdir(parents=True, exist_ok=True)
-    for path in running.iterdir():
-        path.unlink()
+    shutil.rmtree(running, ignore_errors=True)
+    if are_workers_here:  # else nobody is to leave word there, on a file system that all share
+        running.mkdir(parents=True)
     command = [sys.executable, "-m", "pipelines", str(os.getpid()), work.out, runner, str(num_workers), *flags]
-    log = local / "beam.log"
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with log.open("wb") as output:
-            is_local = runner == "FnApiRunner"
+    workers = Workers(running)
+    with _terminable(), contextlib.ExitStack() as stack:
+        source, sink = os.pipe()
+        with open(sink, "wb", buffering=0) as end:  # noqa: PTH123 - a descriptor
+            pipe = stack.enter_context(open(source, "rb"))  # noqa: PTH123
+            output = PipelineOutput(pipe, log=local / "beam.log", on_exit=workers.notice_exit)
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
-                stdout=output if is_local else None,
-                stderr=output if is_local else None,
+                stdin=subprocess.DEVNULL if work.lock is None else work.lock,
+                stdout=end if are_workers_here else _STDERR,
+                stderr=end if are_workers_here else None,
                 start_new_session=True,
-                pass_fds=[] if work.lock is None else [work.lock],  # it stays locked until the pipeline is gone
             )
-        try:
-            _watch(process, work)
-        finally:
-            _end_group(process)
+        with output:
+            try:
+                _watch(process, work, output, workers)
+            finally:
+                _end_group(process)
+    if process.returncode:
+        _raise_failure(work, process, output, workers, name=runner)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Has SIGTERM end what runs within like an interrupt, so that nothing is left behind."""
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-    if process.returncode:
-        recorded = work.recorded_error()
-        if recorded is not None:
-            raise recorded
-        raise BertDataError(
-            f"{runner} failed (exit status {process.returncode}):\n{_tail(log)}\n"
-            "What is done is kept; run the same command again to go on."
-        )
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(number)
 
 
-def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()
-    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])
-
-
-def _watch(process: subprocess.Popen[bytes], work: Work) -> None:
-    """Waits for the process; raises when one of its workers is gone."""
-    gone_since: float | None = None
+def _watch(process: subprocess.Popen[bytes], work: Work, output: PipelineOutput, workers: Workers) -> None:
+    """Waits for the process; raises when a worker is gone, or has failed, and Beam does not notice."""
+    failing_since: float | None = None
     while True:
         try:
             process.wait(timeout=_POLL_SECONDS)
             return
         except subprocess.TimeoutExpired:
             pass
-        gone = [path for path in (work.folder.local / "running").iterdir() if not _is_alive(int(path.name))]
-        if not gone or work.is_finished():
-            gone_since = None
+        if not (workers.are_gone() or output.error) or work.is_finished():
+            failing_since = None
             continue
-        gone_since = gone_since or time.monotonic()
-        if time.monotonic() - gone_since > _GRACE_SECONDS:
-            doing = "; ".join(read_running(path).what or "between two tasks" for path in gone)
-            recorded = work.recorded_error()
-            raise recorded or BertDataError(
-                f"a worker process died (last at: {doing}). It was killed or ran out of memory; with less memory, use "
-                "fewer --num-workers. What is done is kept; run the same command again to go on."
-            )
+        failing_since = failing_since or time.monotonic()
+        if time.monotonic() - failing_since > _GRACE_SECONDS:
+            raise work.recorded_error() or output.error or BertDataError(f"{workers.describe_deaths()}. {GO_ON}")
 
 
-def _is_alive(pid: int) -> bool:
-    """Returns whether a process runs; one that ended and was not waited for does not."""
-    try:
-        os.kill(pid, 0)
-        status = Path(f"/proc/{pid}/stat")
-        return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
+def _raise_failure(
+    work: Work, process: subprocess.Popen[bytes], output: PipelineOutput, workers: Workers, *, name: str
+) -> None:
+    """Raises why the pipeline's process, which has ended, did so."""
+    if (recorded := work.recorded_error() or output.error) is not None:
+        raise recorded
+    if workers.were_killed:
+        raise BertDataError(f"{workers.describe_deaths()}. {GO_ON}")
+    if process.returncode < 0:
+        how = describe_exit(process.returncode, out_of_memory=workers.ran_out_of_memory())
+        doing = "; ".join(workers.tasks()) or "nothing yet"
+        raise BertDataError(f"process {process.pid}, which runs {name}, {how}. Its workers were at: {doing}. {GO_ON}")
+    raise BertDataError(f"{name} failed (exit status {process.returncode}):\n{output.tail()}\n{GO_ON}")
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -1,7 +1,9 @@
 import itertools
 import sys
+import threading
 import unicodedata
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -151,3 +153,26 @@ def test_the_cache_is_bounded_and_forgetting_changes_nothing():
         sizes.append(encoder.num_cached_words)
     assert max(sizes) <= 4 + 3
     assert min(sizes[3:]) <= 3, "never forgotten"
+
+
+def test_threads_share_an_encoder(tokenizer_file):
+    """A word's ids are found by its number, so two threads that learn words at once must not number them alike."""
+    texts = [[f"{thread} {number} a{thread}b{number}." for number in range(400)] for thread in range(4)]
+    tokenizer = load_tokenizer(tokenizer_file)
+    wanted = [encoder_of(tokenizer).encode(part)[0].tolist() for part in texts]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(5):
+            encoder = encoder_of(tokenizer, cache_words=1000)
+            ready = threading.Barrier(len(texts))
+
+            def encode(part, encoder=encoder, ready=ready):
+                ready.wait()
+                return [encoder.encode(part[start : start + 20])[0].tolist() for start in range(0, len(part), 20)]
+
+            with ThreadPoolExecutor(len(texts)) as pool:
+                found = list(pool.map(encode, texts))
+            assert [[token for ids in batches for token in ids] for batches in found] == wanted
+    finally:
+        sys.setswitchinterval(interval)

@@ -1,31 +1,16 @@
-import dataclasses
+import subprocess
+import sys
 
 import pytest
 
 import bertdata
-from bertdata.build import build_serially
-from bertdata.config import TokenizerOptions
 from bertdata.errors import ConfigError, InputError
 from bertdata.launch import open_build
-from pipelines.build import build_on_beam, pipeline_options
+from pipelines.beam_options import pipeline_options
+from pipelines.build import build_on_beam
 from pipelines.supervise import run_supervised
 from tests.bertdata.small_builds import build
 from tests.bertdata.test_build import digests
-
-
-@pytest.fixture(scope="module")
-def trained(small_options):
-    """Options that train a vocabulary, so that every stage runs."""
-    return dataclasses.replace(small_options, tokenizer=TokenizerOptions(vocab_size=300))
-
-
-@pytest.fixture(scope="module")
-def serial(tmp_path_factory, wiki_file, trained):
-    """What the serial loop, the pipeline's oracle, builds."""
-    out = tmp_path_factory.mktemp("serial") / "shards"
-    with open_build([str(wiki_file)], out=out, options=trained) as work:
-        build_serially(work)
-    return digests(out)
 
 
 @pytest.mark.parametrize("split_bytes", [None, 20_000])
@@ -42,6 +27,37 @@ def test_pipeline_with_two_workers_equals_the_serial_loop(tmp_path, wiki_file, t
         assert len(work.portions) > 5
         run_supervised(work, runner="FnApiRunner", num_workers=2, flags=[])
     assert digests(out) == serial
+
+
+def test_portable_runner_with_an_embedded_job_server_equals_the_serial_loop(tmp_path, wiki_file, trained, serial):
+    out = tmp_path / "shards"
+    with open_build([str(wiki_file)], out=out, options=trained, split_bytes=20_000) as work:
+        flags = ["--job_endpoint=embed", "--direct_num_workers=2"]
+        build_on_beam(work, runner="PortableRunner", flags=flags)
+    assert digests(out) == serial
+
+
+def test_command_line_runs_on_portable_runner(tmp_path, wiki_file, serial):
+    options = ["--max-seq-length", "64", "--dupe-factor", "2", "--num-mask-sets", "2", "--num-shards", "3"]
+    options += ["--block-size", "100", "--vocab-size", "300", "--runner", "PortableRunner"]
+    command = [sys.executable, "-m", "bertdata", "build", "--input", wiki_file, "--out", tmp_path / "shards", *options]
+    found = subprocess.run([*command, "--", "--job_endpoint=embed"], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert digests(tmp_path / "shards") == serial
+    assert "WARNING" not in found.stderr  # what Beam prints is in its log
+
+
+@pytest.mark.slow
+def test_error_of_a_stage_comes_through_the_portable_runner(tmp_path, small_options):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"text": "A sentence. Another one."}\n{broken\n')
+    command = [sys.executable, "-m", "bertdata", "build", "--input", path, "--out", tmp_path / "out"]
+    command += ["--runner", "PortableRunner", "--", "--job_endpoint=embed"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 1
+    assert "error: 1 bad records, 0 allowed" in found.stderr
+    assert "Traceback" not in found.stderr
+    assert not list((tmp_path / "out").glob("manifest.json"))
 
 
 def test_every_stage_may_run_twice(tmp_path, wiki_file, trained, serial):
