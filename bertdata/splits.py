@@ -29,6 +29,8 @@ __all__ = ["Split", "plan_files", "plan_splits", "usual_split_bytes"]
 
 _LOG = logging.getLogger(__name__)
 
+_SPLIT_BYTES = 4 * MIB  # at least: about a second of work, for which the others wait at the end of a stage
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
@@ -79,8 +81,8 @@ def plan_splits(paths: Sequence[str], *, options: ReadOptions, split_bytes: int 
 
 
 def usual_split_bytes(files: Sequence[InputFile]) -> int:
-    """Returns how many bytes a split of an input has, as stored: the larger of 32 MiB and a 2,000th of the input."""
-    return max(32 * MIB, sum(file.num_bytes for file in files) // 2000)
+    """Returns how many bytes a split of an input has, as stored: the larger of 4 MiB and a 2,000th of the input."""
+    return max(_SPLIT_BYTES, sum(file.num_bytes for file in files) // 2000)
 
 
 def plan_files(files: Sequence[InputFile], *, options: ReadOptions, split_bytes: int | None = None) -> list[Split]:

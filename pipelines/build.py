@@ -8,6 +8,7 @@ what it writes has a name and bytes that depend only on its element.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from bertdata.work import Work, library_versions
 from pipelines.beam_options import pipeline_options
 from pipelines.output import report_error
 from pipelines.processes import GO_ON, RUNNER_VARIABLE, end_group_with
+from pipelines.sharing import SharedTasks, planned_shards, portions_by_size
 
 __all__ = ["COUNTERS", "build_on_beam", "build_pipeline"]
 
@@ -94,6 +96,27 @@ def _name_of(element: Any, work: Work) -> str:
     return element.name if isinstance(element, ShardTask) else ""
 
 
+class _SharedStage(_Stage):
+    """A stage whose tasks the workers of this machine share as they go; an element is a permit to take part."""
+
+    def __init__(
+        self, stage: Callable[[Work, Any], Iterable[Any]], out: str, find_tasks: Callable[[Work], Sequence[Any]]
+    ) -> None:
+        super().__init__(stage, out)
+        self._find_tasks = find_tasks
+
+    def setup(self) -> None:
+        super().setup()
+        folder = self._work.folder.local / "claims" / self._stage.__name__.strip("_")
+        self._tasks = SharedTasks(folder, lambda: self._find_tasks(self._work))
+
+    def process(self, element: Any) -> Iterator[Any]:
+        with contextlib.closing(self._tasks.take(element)) as tasks:
+            for task in tasks:
+                list(super().process(task))
+        yield None, element
+
+
 def _count_words(work: Work, number: int) -> Iterator[tuple[None, int]]:
     yield None, build.count_words(work, number)
 
@@ -120,25 +143,36 @@ def _write_data_sets(work: Work, _: tuple[None, Iterable[str]]) -> Iterator[None
     yield None
 
 
-def build_pipeline(pipeline: beam.Pipeline, work: Work) -> Any:
-    """Adds the whole build to a pipeline; the elements are small records."""
+def build_pipeline(pipeline: beam.Pipeline, work: Work, *, share: bool = False) -> Any:
+    """Adds the whole build to a pipeline; the elements are small records.
+
+    Args:
+        pipeline: Where to.
+        work: A prepared build.
+        share: Whether all workers are on this machine, and share the tasks of a stage as they go.
+    """
 
     def stage(function: Callable[[Work, Any], Iterable[Any]]) -> beam.ParDo:
         return beam.ParDo(_Stage(function, work.out))
+
+    def spread(
+        function: Callable[[Work, Any], Iterable[Any]], find_tasks: Callable[[Work], Sequence[Any]]
+    ) -> beam.ParDo:
+        return beam.ParDo(_SharedStage(function, work.out, find_tasks) if share else _Stage(function, work.out))
 
     return (
         pipeline
         | "Splits" >> beam.Create(range(len(work.portions)), reshuffle=False)
         | "SpreadSplits" >> beam.Reshuffle()  # number of a portion
-        | "CountWords" >> stage(_count_words)  # (None, number of a portion)
+        | "CountWords" >> spread(_count_words, portions_by_size)  # (None, number of a portion)
         | "AllWords" >> beam.GroupByKey()
         | "TrainTokenizer" >> stage(_train_tokenizer)  # number of a portion
         | "SpreadSplitsAgain" >> beam.Reshuffle()
-        | "TokenizeSplit" >> stage(_tokenize_split)  # (None, number of a portion)
+        | "TokenizeSplit" >> spread(_tokenize_split, portions_by_size)  # (None, number of a portion)
         | "AllSplits" >> beam.GroupByKey()
         | "PlanShards" >> stage(_plan_shards)  # ShardTask
         | "SpreadShards" >> beam.Reshuffle()
-        | "BuildShard" >> stage(_build_shard)  # (None, name of a shard)
+        | "BuildShard" >> spread(_build_shard, planned_shards)  # (None, name of a shard)
         | "AllShards" >> beam.GroupByKey()
         | "WriteDataSets" >> stage(_write_data_sets)
     )
@@ -161,7 +195,7 @@ def build_on_beam(work: Work, *, runner: str = "FnApiRunner", num_workers: int =
         if work.options.tokenizer.path is not None:
             build.train_tokenizer(work)  # its file lies on this machine, and workers may be elsewhere
         pipeline = beam.Pipeline(options=options)
-        build_pipeline(pipeline, work)
+        build_pipeline(pipeline, work, share=runner == "FnApiRunner")
         pipeline.run().wait_until_finish()
     except Exception as error:
         if (recorded := work.recorded_error()) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bertdata.build
-import bertdata.spill
+import bertdata.runs
 from bertdata.encoder import Encoder
 
 __all__ = ["WITHIN_SPLIT"]
@@ -13,6 +13,6 @@ WITHIN_SPLIT = (
     ("sentences", bertdata.build, "sentences_of"),
     ("tokens", Encoder, "encode"),
     ("runs (keys, spill)", bertdata.build, "document_key"),
-    ("runs (keys, spill)", bertdata.spill.RunWriter, "add"),
-    ("runs (keys, spill)", bertdata.spill.RunWriter, "close"),
+    ("runs (keys, spill)", bertdata.runs.RunWriter, "add"),
+    ("runs (keys, spill)", bertdata.runs.RunWriter, "close"),
 )
