@@ -37,7 +37,7 @@ from bertdata.prepare import find_excluded, prepare_documents
 from bertdata.ranges import add_up_bins, read_ranges, write_ranges
 from bertdata.rejects import check_rejects, iter_checked_documents, keep_rejects, write_rejects
 from bertdata.run_reading import read_runs
-from bertdata.runs import Run, RunWriter
+from bertdata.runs import Run, RunWriter, run_name
 from bertdata.sentences import sentences_of
 from bertdata.shards import block_name, open_shard
 from bertdata.spill import Documents, document_key
@@ -106,10 +106,20 @@ def _encoder(work: Work) -> tuple[Encoder, Vocabulary]:
     return _load_encoder(work.folder.read("tokenizer.json"))
 
 
+def _has_runs(work: Work, record: dict[str, Any]) -> bool:
+    """Returns whether the runs of a portion are there as they were written."""
+    folder = _runs_folder(work)
+    found = (Run(*run) for run in record["runs"])
+    return all(
+        (folder.size(run_name(run.split, run.number)), folder.size(run.bins_name)) == (run.num_bytes, run.bins_bytes)
+        for run in found
+    )
+
+
 def tokenize_split(work: Work, number: int) -> int:
     """Writes the tokenized documents of one portion as runs; returns the portion's number."""
     name = f"splits/{number:05d}.json"
-    if work.has(name):
+    if work.has(name) and _has_runs(work, work.read(name)):
         return number
     encoder, vocabulary = _encoder(work)
     counts: Counter[str] = Counter()

@@ -75,7 +75,7 @@ class BuildState:
         self._clock = clock
         self._bytes = [sum(split.stop - split.start for split in portion) for portion in work.portions]
         self._words: set[int] = set()
-        self._word_documents: dict[int, int] = {}  # of these, where this process has seen it: their records are large
+        self._word_documents: dict[str, int] = {}  # read for their words, as far as seen: those records are large
         self._portions: dict[int, tuple[int, int]] = {}  # documents and tokens of those tokenized
         self._tasks: dict[str, str] | None = None  # the record of each task that builds a shard
         self._shards: dict[str, int] = {}  # pairs of those built
@@ -95,8 +95,7 @@ class BuildState:
         for number in self._portions:
             self._running.pop(f"tokenize_split {number}", None)
         for number in self._words:
-            if (counts := self._running.pop(f"count_words {number}", None)) is not None:
-                self._word_documents[number] = counts["documents"]
+            self._running.pop(f"count_words {number}", None)
         for what, record in (self._tasks or {}).items():
             if record in self._shards:
                 self._running.pop(what, None)
@@ -107,7 +106,11 @@ class BuildState:
         found: dict[str, Running] = {path.name: read_running(path) for path in folder.glob("*")}
         self.workers.update(found)
         self.worker_memory = max([self.worker_memory, *(running.memory for running in found.values())])
-        return {running.what: Counter(running.counts) for running in found.values() if running.what}
+        tasks = {running.what: Counter(running.counts) for running in found.values() if running.what}
+        for what, counts in tasks.items():
+            if what.startswith("count_words "):
+                self._word_documents[what] = counts["documents"]
+        return tasks
 
     def _names(self, folder: str, suffix: str) -> list[str]:
         names = self._work.folder.names(folder)
@@ -156,7 +159,8 @@ class BuildState:
             total["tokenized_bytes"] = total["read_bytes"]
         for what, counts in self._running.items():
             if what.startswith(f"{name} "):
-                total.update(read_bytes=counts["read_bytes"], documents=counts["documents"])
+                total["read_bytes"] += counts["read_bytes"]
+                total["documents"] += counts["documents"] if done is self._portions else 0
                 if counts["tokens"] >= _MANY_TOKENS:
                     total.update(tokens=counts["tokens"], tokenized_bytes=counts["read_bytes"])
         return total

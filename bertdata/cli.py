@@ -79,11 +79,11 @@ def build(
 
     Example: bertdata build --input simplewiki.xml.bz2 --out shards/
     """
-    from bertdata.data_set import open_data_set
-    from bertdata.launch import open_build
+    from bertdata.launch import open_build, read_written_manifest
     from bertdata.progress import Progress
     from bertdata.removal import read_document_keys
-    from bertdata.summary import format_table, iter_warnings, summary_rows, took_rows
+    from bertdata.storage import open_folder
+    from bertdata.summary import format_table, iter_warnings, manifest_rows, took_rows
     from bertdata.work import data_set_places
     from pipelines.submission import check_submission
     from pipelines.supervise import run_supervised
@@ -103,7 +103,7 @@ def build(
     progress = None
     with open_build(inputs, out=out, options=options, overwrite=overwrite, keep_work=keep_work) as work:
         if work is None:
-            click.echo(f"{out} holds this build already, finished; nothing to do", err=True)
+            click.echo(f"{open_folder(out).location} holds this build already, finished; nothing to do", err=True)
         else:
             with submission.packages() as packages, Progress(work) as progress:
                 run_supervised(
@@ -115,12 +115,12 @@ def build(
                 )
     places = data_set_places(out, options=options)
     for place in places:
-        data_set = open_data_set(place)
-        for warning in iter_warnings(data_set.manifest):
+        manifest = read_written_manifest(place)
+        for warning in iter_warnings(manifest):
             click.secho(f"warning: {warning}", fg="yellow", err=True)
         is_last = place == places[-1]
         rows = took_rows(progress.took()) if is_last and progress is not None else []
-        click.echo(format_table([*summary_rows(data_set), *rows]))
+        click.echo(format_table([*manifest_rows(manifest, where=open_folder(place).location), *rows]))
 
 
 @main.command(cls=CorpusCommand)

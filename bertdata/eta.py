@@ -22,6 +22,7 @@ __all__ = ["RemainingTime"]
 _MIN_SECONDS = 3.0  # of a first stage before anything is said
 _MIN_SHARE = 0.01  # of it
 _PRIOR_SHARE = 0.1  # of a stage, for which the speed before it counts
+_PRIOR_TEXT = 0.05  # of the input, for which as much text as expected counts
 
 
 class RemainingTime:
@@ -54,8 +55,9 @@ class RemainingTime:
         if self._found is None:
             self._found = dict(snapshot.shares)
         if snapshot.tokens:
-            tokens = snapshot.tokens * snapshot.input_bytes / snapshot.tokenized_bytes
-            scale = tokens / self._costs.tokens
+            share = snapshot.tokenized_bytes / snapshot.input_bytes
+            found = snapshot.tokens / self._costs.tokens  # of what is expected of the whole input
+            scale = (_PRIOR_TEXT + found) / (_PRIOR_TEXT + share)
             self._seconds = expected_seconds(self._costs, options=self._options, text_scale=scale)
         started = snapshot.shares.get(snapshot.stage, 0.0) > self._found.get(snapshot.stage, 0.0)
         if self._last is not None and snapshot.stage in STAGES and (started or snapshot.stage == "vocabulary"):

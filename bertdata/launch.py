@@ -8,13 +8,16 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from bertdata.config import BuildOptions
+from bertdata.data_set import open_data_set
+from bertdata.disk import check_disk
 from bertdata.errors import BertDataError, ConfigError, InputError, OutputError
 from bertdata.inputs import find_inputs
-from bertdata.lock import Lock
-from bertdata.manifest import MANIFEST
+from bertdata.lock import hold_lock
+from bertdata.manifest import MANIFEST, Manifest, parse_manifest
 from bertdata.planning import ShardTask
 from bertdata.portions import plan_portions
 from bertdata.remote import is_uri
@@ -22,7 +25,7 @@ from bertdata.removal import withdraw_changed_shards
 from bertdata.storage import Folder, open_folder
 from bertdata.work import BUILD, WORK, Work, clear_work, data_set_places, fingerprint_of, remove_build, shard_record
 
-__all__ = ["open_build"]
+__all__ = ["open_build", "read_written_manifest"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -100,7 +103,9 @@ def _end_work(work: Work, *, keep: bool) -> None:
         _LOG.info("%s is kept", work.folder.location)
         return
     clear_work(work.out)
-    work.folder.clear()
+    if not is_uri(work.out):
+        work.folder.clear()  # the lock, too; where that is an object, it is removed as it is given back
+    work.folder.sweep()
 
 
 def _log_what_is_done(work: Work) -> None:
@@ -154,7 +159,7 @@ def open_build(
 
     Raises:
         InputError: An input is missing or of a kind that is not read.
-        OutputError: The folder holds another build, is in use, or cannot be written to.
+        OutputError: The folder holds another build, is in use, or cannot be written to; or its disk is too small.
     """
     out = str(out)
     folder = open_folder(out)
@@ -162,9 +167,11 @@ def open_build(
     portions = plan_portions(files, options=options.read, split_bytes=split_bytes)
     if not portions:
         raise InputError("no document: all input files are empty; check --input")
+    if not is_uri(out):
+        check_disk(Path(out), splits=chain.from_iterable(portions), options=options)
     fingerprint = fingerprint_of(options, inputs=files)
     base_fingerprint = fingerprint_of(options.excluding(()), inputs=files)
-    with Lock(out) as lock, _output_errors(folder):
+    with hold_lock(out) as lock, _output_errors(folder):
         if overwrite:
             remove_build(out, options=options)
         found = _prepare_folder(out, options=options, fingerprint=fingerprint, base_fingerprint=base_fingerprint)
@@ -201,3 +208,16 @@ def open_build(
         else:
             where = folder.location
             raise BertDataError(f"the build ended without a manifest in {where}; run the same command again to go on")
+
+
+def read_written_manifest(place: str) -> Manifest:
+    """Returns the manifest of a data set that was just written, after a look whether all beside its shards fits it.
+
+    Raises:
+        ShardError: It does not.
+    """
+    if not is_uri(place):
+        return open_data_set(place).manifest
+    # Only the manifest: to open it would copy what is beside it into the cache of this machine.
+    folder = open_folder(place)
+    return parse_manifest(folder.read(MANIFEST), where=f"{folder.location}/{MANIFEST}")

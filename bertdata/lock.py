@@ -1,19 +1,41 @@
-"""The lock on an output folder: one build at a time writes to it."""
+"""The lock on an output folder: one build at a time writes to it. In an object store it is a `bertdata.lease.Lease`."""
 
 from __future__ import annotations
 
 import fcntl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from bertdata.errors import OutputError
+from bertdata.lease import hold_lease
+from bertdata.remote import is_uri
 from bertdata.work import WORK
 
-__all__ = ["Lock"]
+__all__ = ["Lock", "hold_lock"]
 
 _WAIT_SECONDS = 1.0  # the workers of a launcher that was killed hold the lock until they have noticed
 _POLL_SECONDS = 0.1
+
+
+@contextmanager
+def hold_lock(out: str) -> Iterator[int | None]:
+    """Keeps a second launcher out of an output folder while the context lasts.
+
+    Yields:
+        The descriptor of the lock, which processes that inherit it hold too; None in an object store.
+
+    Raises:
+        OutputError: Another process holds it, or the folder cannot be written to.
+    """
+    if is_uri(out):
+        with hold_lease(out):
+            yield None
+    else:
+        with Lock(out) as descriptor:
+            yield descriptor
 
 
 class Lock:

@@ -1,230 +1,220 @@
-"""Folders in S3 and in Google Cloud Storage, read by processes of their own; see `bertdata.store_reader` for why."""
+"""Folders in S3 and in Google Cloud Storage, by processes of their own; see `bertdata.store_process` for why."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import select
-import subprocess
-import sys
-import threading
-import urllib.parse
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from bertdata import store_reader
-from bertdata.errors import ConfigError, DownloadError
-from bertdata.remote import ADVICE, ADVICE_IF_REFUSED, location_of, options_in, path_in
-from bertdata.retries import Retries, WrongSizeError
+from bertdata.errors import DownloadError, OutputError
+from bertdata.remote import MAX_FAILURES, path_in
+from bertdata.retries import WrongSizeError
+from bertdata.store_client import StoreError, StoreProcess, coalesce, cut, iter_parts
+from bertdata.store_pool import StorePool
 from bertdata.web import NotFoundError
 
-__all__ = ["ObjectFolder"]
+__all__ = ["ObjectFacts", "ObjectFolder"]
 
 PIECE_BYTES = 1 << 22
-_MAX_FAILURES_AT_FIRST = 2  # before the server has answered at all: its name may be wrong
-_START_SECONDS = 60.0  # of a process on a busy machine
-_READ_BYTES = 1 << 18
-_ALLOWED = {
-    "s3": ("endpoint_override", "scheme", "region", "anonymous"),
-    "gs": ("endpoint_override", "scheme", "anonymous"),
-}
+_MANY_SECONDS = 600.0  # for what is one answer to many requests: a list, or a folder that is emptied
+_ADVICE_IF_NOT_WRITTEN = "look whether the address is right, and whether you may write to it with the credentials set"
 
-# It must find the same libraries, and none of the modules beside it, whose names are those of others.
-_START = """
-import json, runpy, sys
-sys.path[:] = json.loads(sys.argv.pop())
-runpy.run_path(sys.argv.pop(), run_name="__main__")
-"""
 
-_STATUS = re.compile(r"HTTP status (?:code: )?(\d{3})")
-_TRANSIENT_STATUS = (408, 425, 429)
-_AWS_ERROR = re.compile(r"AWS Error ([A-Z_]+)")
-_PERMANENT_AWS_ERRORS = frozenset(
-    (
-        *("ACCESS_DENIED", "NO_SUCH_BUCKET", "NO_SUCH_KEY", "RESOURCE_NOT_FOUND", "INVALID_ACCESS_KEY_ID"),
-        *("INVALID_CLIENT_TOKEN_ID", "SIGNATURE_DOES_NOT_MATCH", "INVALID_SIGNATURE", "UNRECOGNIZED_CLIENT"),
-        *("MISSING_AUTHENTICATION_TOKEN", "REQUEST_EXPIRED", "OPT_IN_REQUIRED", "INVALID_OBJECT_STATE", "VALIDATION"),
-    )
-)
+class ObjectFacts(NamedTuple):
+    """An object as it is now.
+
+    Attributes:
+        name: Its path from the folder.
+        num_bytes: Its size.
+        modified_ns: When it was last changed, in nanoseconds; S3 tells whole seconds.
+        etag: A tag of its content; empty where the store did not tell: in lists, and in Google's store.
+    """
+
+    name: str
+    num_bytes: int
+    modified_ns: int
+    etag: str = ""
 
 
 class ObjectFolder:
-    """A folder in an object store, see `bertdata.remote.RemoteFolder`. Threads may share it; processes may not.
+    """A folder in an object store, see `bertdata.remote.RemoteFolder`. Threads may share it.
+
+    Whatever fails is tried again, with growing waits. An object is written by one upload, under its name only when it
+    is whole. Names are paths from the folder, with forward slashes.
 
     Args:
         uri: Its s3:// or gs:// URI.
         timeout: As that of `bertdata.remote.open_remote`, and so are the others.
     """
 
-    def __init__(self, uri: str, *, timeout: float, max_failures: int, sleep: Callable[[float], None]) -> None:
-        parts = urllib.parse.urlsplit(uri)
-        if "@" in parts.netloc or not parts.netloc:
-            raise ConfigError(
-                f"{location_of(uri)}: it must be {parts.scheme}://bucket/folder; credentials come from the environment"
-            )
-        self.location = location_of(uri)
-        self._scheme, self._bucket = parts.scheme, parts.netloc
-        self._folder = f"{parts.netloc}/{urllib.parse.unquote(parts.path).strip('/')}".rstrip("/")
-        self._options = options_in(uri, allowed=_ALLOWED[parts.scheme])
-        self._timeout = timeout
-        self._max_failures = max_failures
-        self._sleep = sleep
-        self._was_answered = False
-        self._idle: list[_Reader] = []
-        self._lock = threading.Lock()
+    def __init__(
+        self,
+        uri: str,
+        *,
+        timeout: float = 60.0,
+        max_failures: int = MAX_FAILURES,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._pool = StorePool(uri, timeout=timeout, max_failures=max_failures, sleep=sleep, piece_bytes=PIECE_BYTES)
+        self.location = self._pool.location
 
     def iter_bytes(self, name: str, *, num_bytes: int | None = None) -> Iterator[tuple[int, bytes]]:
         """See `bertdata.remote.RemoteFolder.iter_bytes`."""
-        where, path = f"{self.location}/{name}", path_in(self._folder, name)
-        retries = Retries(where=where, max_failures=self._max_failures, advice=ADVICE, sleep=self._sleep)
+        where, path = self._pool.where(name), path_in(self._pool.folder, name)
+        retries = self._pool.retries(where)
         position = 0
         while True:
             try:
-                for part in self._read(path, position):
-                    self._was_answered = True
-                    if isinstance(part, bytes):
-                        yield position, part
-                        position += len(part)
-                        retries.came_to(position)
-                    elif num_bytes is not None and part != num_bytes:
-                        raise WrongSizeError(f"{where} has {part:,} bytes, not {num_bytes:,}")
-                    else:
-                        num_bytes = part
+                with self._pool.process() as process:
+                    for kind, part in process.ask({"do": "stream", "path": path, "position": position}):
+                        self._pool.was_answered = True
+                        if kind == b"D":
+                            yield position, part
+                            position += len(part)
+                            retries.came_to(position)
+                        elif num_bytes is not None and part != num_bytes:
+                            raise WrongSizeError(f"{where} has {part:,} bytes, not {num_bytes:,}")
+                        else:
+                            num_bytes = part
                 if position == num_bytes:
                     return
-                problem = f"the connection ended at byte {position:,} of {num_bytes or 0:,}"
-            except _StoreError as error:
-                problem = str(error)
-                self._raise_if_permanent(error, where=where)
-            retries.wait(problem, max_failures=None if self._was_answered else _MAX_FAILURES_AT_FIRST)
+                self._pool.wait(retries, StoreError(f"the connection ended at byte {position:,} of {num_bytes or 0:,}"))
+            except StoreError as error:
+                self._pool.raise_if_permanent(error, where=where)
+                self._pool.wait(retries, error)
 
-    def _raise_if_permanent(self, error: _StoreError, *, where: str) -> None:
-        """Raises DownloadError for what another try does not change; there are only messages to tell it by."""
-        message = str(error)
-        if not error.has_bucket or re.search(r"Bucket '.*' not found", message):
-            raise NotFoundError(f"{where}: there is no bucket {self._bucket}; {ADVICE_IF_REFUSED}") from error
-        if error.kind == "FileNotFoundError" or "Not a regular file" in message:
-            raise NotFoundError(f"{where}: nothing is there") from error
-        status = [int(found) for found in _STATUS.findall(message)]
-        if (
-            error.kind == "PermissionError"
-            or any(300 <= code < 500 and code not in _TRANSIENT_STATUS for code in status)
-            or not _PERMANENT_AWS_ERRORS.isdisjoint(_AWS_ERROR.findall(message))
-        ):
-            raise DownloadError(f"{where}: access is refused ({message}); {ADVICE_IF_REFUSED}") from error
-
-    def _read(self, path: str, position: int) -> Iterator[bytes | int]:
-        """Yields the size of an object, then its bytes from `position` on."""
-        with self._lock:
-            reader = self._idle.pop() if self._idle else None
-        reader = reader or self._start()
-        is_whole = False
-        try:
-            yield from reader.read(path, position)
-            is_whole = True
-        except _StoreError as error:
-            is_whole = error.is_answer
-            raise
-        finally:
-            if is_whole:
-                with self._lock:
-                    self._idle.append(reader)
-            else:
-                reader.kill()
-
-    def _start(self) -> _Reader:
-        options = self._options | {
-            "scheme_of_store": self._scheme,
-            "bucket": self._bucket,
-            "timeout": self._timeout,
-            "piece_bytes": PIECE_BYTES,
-        }
-        # S3's client has a time-out of its own, for bytes that come; here whole pieces are waited for.
-        return _Reader(json.dumps(options), timeout=self._timeout * 2 + 10 if self._scheme == "s3" else self._timeout)
-
-    def close(self) -> None:
-        """Ends the processes that wait for something to read."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for reader in idle:
-            reader.kill()
-
-
-class _StoreError(Exception):
-    """A request failed.
-
-    Attributes:
-        kind: Name of the exception.
-        has_bucket: Whether the bucket is there, as far as is known.
-        is_answer: Whether it was answered so, and the process can go on.
-    """
-
-    def __init__(self, message: str, *, kind: str = "", has_bucket: bool = True, is_answer: bool = False) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.has_bucket = has_bucket
-        self.is_answer = is_answer
-
-
-class _Reader:
-    """A process that reads objects, one at a time."""
-
-    def __init__(self, options: str, *, timeout: float) -> None:
-        paths = json.dumps([path for path in sys.path if isinstance(path, str)])
-        command = [sys.executable, "-c", _START, options, str(Path(store_reader.__file__)), paths]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-        self._timeout = timeout
-        self._is_ready = False
-
-    def read(self, path: str, position: int) -> Iterator[bytes | int]:
-        """Yields the size of an object, then its bytes from `position` on.
+    def list_objects(self, name: str = "") -> list[ObjectFacts]:
+        """Returns all objects in a folder and below, by name; none where it is not there.
 
         Raises:
-            _StoreError: The store says no, or nothing for too long.
+            DownloadError: The server refuses it, or fails for good; as with all methods that read.
         """
-        assert self._process.stdin is not None
-        if not self._is_ready:
-            b"".join(self._take(store_reader.FRAME.size, timeout=_START_SECONDS))
-            self._is_ready = True
+
+        def attempt(process: StoreProcess) -> bytes:
+            answer = process.ask({"do": "list", "path": path_in(self._pool.folder, name)}, patience=_MANY_SECONDS)
+            return b"".join(part for _, part in answer)
+
+        rows = map(json.loads, self._pool.run(name, attempt).splitlines())
+        start = len(self._pool.folder) + 1
+        return sorted(ObjectFacts(path[start:], num_bytes, modified) for path, num_bytes, modified in rows)
+
+    def facts(self, name: str) -> ObjectFacts | None:
+        """Returns size and version of an object; None where it is not there."""
+        request = {"do": "facts", "path": path_in(self._pool.folder, name)}
         try:
-            self._process.stdin.write(json.dumps({"path": path, "position": position}).encode() + b"\n")
-        except OSError as error:
-            raise _StoreError(f"the process that reads it is gone ({error})") from error
-        while True:
-            kind, length = store_reader.FRAME.unpack(b"".join(self._take(store_reader.FRAME.size)))
-            if kind == b"D":
-                yield from self._take(length)
-                continue
-            data = b"".join(self._take(length))
-            if kind == b"S":
-                yield int(data)
-            elif kind == b"E":
-                return
-            else:
-                said = json.loads(data)
-                raise _StoreError(said["message"], kind=said["error"], has_bucket=said["has_bucket"], is_answer=True)
+            (said,) = self._pool.run(name, lambda process: [said for _, said in process.ask(request)])
+        except NotFoundError as error:
+            if isinstance(error.__cause__, StoreError) and not error.__cause__.has_bucket:
+                raise
+            return None
+        return ObjectFacts(name, said["size"], said["modified"], said["etag"])
 
-    def _take(self, num_bytes: int, *, timeout: float | None = None) -> Iterator[bytes]:
-        """Yields so many bytes of what the process says, as they come."""
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        timeout = self._timeout if timeout is None else timeout
-        while num_bytes:
-            if not poll.poll(timeout * 1000):
-                raise _StoreError(f"no byte came in {timeout:g} s")
-            data = os.read(descriptor, min(num_bytes, _READ_BYTES))
-            if not data:
-                raise _StoreError(f"the process that reads it ended with {self._process.wait()}")
-            num_bytes -= len(data)
-            yield data
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Returns parts of an object, each from its first byte up to before its second; near ones by one request.
 
-    def kill(self) -> None:
-        """Ends the process."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        Raises:
+            NotFoundError: It is not there.
+            WrongSizeError: It ends before.
+        """
+        merged = coalesce(ranges)
+        parts = [(name, start, stop) for first, last in merged for start, stop in cut(first, last)]
+        pieces = iter([data for _, data in self.read_parts(parts)])
+        blocks = {first: b"".join(next(pieces) for _ in cut(first, last)) for first, last in merged}
+        found = []
+        for start, stop in ranges:
+            first = max((first for first in blocks if first <= start), default=0)
+            found.append(blocks[first][start - first : stop - first] if stop > start else b"")
+        return found
+
+    def read_parts(
+        self, parts: Sequence[tuple[str, int, int]], *, clip: bool = False
+    ) -> Iterator[tuple[ObjectFacts, bytes]]:
+        """Yields parts of objects, several of which are fetched at once.
+
+        Args:
+            parts: (name, first byte, byte after the last) of each; of a few MiB at most.
+            clip: An object may end before; then its part is shorter.
+
+        Yields:
+            Facts about the object, and the bytes, in this order.
+
+        Raises:
+            NotFoundError: An object is not there.
+            WrongSizeError: One ends before.
+        """
+        num_done = num_bytes = 0
+        retries = self._pool.retries(self.location)
+        while num_done < len(parts):
+            left = [(path_in(self._pool.folder, name), start, stop) for name, start, stop in parts[num_done:]]
+            try:
+                with self._pool.process() as process:
+                    request = {"do": "parts", "parts": left, "clip": clip, "keep": False}
+                    for said, data in iter_parts(process.ask(request)):
+                        self._pool.was_answered = True
+                        num_bytes += len(data)
+                        retries.came_to(num_bytes)
+                        name = parts[num_done][0]
+                        num_done += 1
+                        yield ObjectFacts(name, said["size"], said["modified"], said["etag"]), data
+            except StoreError as error:
+                retries.where = self._pool.where(parts[num_done][0])
+                self._pool.raise_if_permanent(error, where=retries.where)
+                self._pool.wait(retries, error)
+
+    def put(self, name: str, source: bytes | Path) -> None:
+        """Writes an object: bytes, or what a local file holds, by one upload; before its end there is nothing of it.
+
+        Raises:
+            OutputError: The server refuses it, or fails for good.
+        """
+        path = path_in(self._pool.folder, name)
+        if isinstance(source, bytes):
+            request, data = {"do": "put", "path": path, "num_bytes": len(source)}, source
+        else:
+            request, data = {"do": "put", "path": path, "source": str(source)}, b""
+
+        def attempt(process: StoreProcess) -> None:
+            try:
+                for _ in process.ask(request, data=data, patience=_MANY_SECONDS):
+                    pass
+            except StoreError as error:
+                error.is_answer = False  # the process ends
+                raise
+
+        self._change(name, attempt)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Deletes objects, in this order; what is not there is passed over.
+
+        Raises:
+            OutputError: The server refuses it, or fails for good.
+        """
+        paths = [path_in(self._pool.folder, name) for name in names]
+
+        def attempt(process: StoreProcess) -> None:
+            for _ in process.ask({"do": "delete", "paths": paths}):
+                del paths[0]
+
+        if paths:
+            self._change("", attempt)
+
+    def clear(self, name: str) -> None:
+        """Deletes all objects below a folder, a thousand by one request.
+
+        Raises:
+            OutputError: The server refuses it, or fails for good.
+        """
+        path = path_in(self._pool.folder, name)
+        self._change(name, lambda process: list(process.ask({"do": "clear", "path": path}, patience=_MANY_SECONDS)))
+
+    def _change(self, name: str, attempt: Callable[[StoreProcess], Any]) -> None:
+        try:
+            self._pool.run(name, attempt, advice=_ADVICE_IF_NOT_WRITTEN)
+        except DownloadError as error:
+            raise OutputError(str(error)) from error
+
+    def close(self) -> None:
+        """Ends the processes that wait for something to do."""
+        self._pool.close()

@@ -116,13 +116,12 @@ class Progress:
 
     def _run_bar(self) -> None:
         with tqdm(total=1.0, file=sys.stderr, bar_format="|{bar:16}| {desc} [{elapsed}]", dynamic_ncols=True) as bar:
-            while True:
+            stopped = False
+            while not stopped:
+                stopped = self._stop.wait(_POLL_SECONDS)
                 _, text = self._update()
                 bar.n = self._remaining.share_done
                 bar.set_description_str(text)  # and shows it
-                if self._stop.wait(_POLL_SECONDS):
-                    break
-            self._update()
 
     def _run_lines(self) -> None:
         stage, due = "", 0.0

@@ -28,7 +28,7 @@ ADVICE = "Look whether the server can be reached, and run the same command again
 ADVICE_IF_REFUSED = "look whether the address is right, and whether you may read it with the credentials that are set"
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_MAX_FAILURES = 6  # in a row: waits of one minute in all
+MAX_FAILURES = 6  # in a row: waits of one minute in all
 
 
 class RemoteFolder(Protocol):
@@ -68,7 +68,7 @@ def location_of(uri: str) -> str:
 
 
 def open_remote(
-    uri: str, *, timeout: float = 60.0, max_failures: int = _MAX_FAILURES, sleep: Callable[[float], None] = time.sleep
+    uri: str, *, timeout: float = 60.0, max_failures: int = MAX_FAILURES, sleep: Callable[[float], None] = time.sleep
 ) -> RemoteFolder:
     """Opens the folder at a URI; nothing is fetched yet.
 

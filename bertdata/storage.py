@@ -201,7 +201,12 @@ def open_folder(place: str | Path) -> Folder:
     Raises:
         ConfigError: It is a URI of a kind that is not written to, or has a wrong option.
     """
-    return LocalFolder(Path(place))
+    if not is_uri(place):
+        return LocalFolder(Path(place))
+    # Only what lies elsewhere needs all that reaches it.
+    from bertdata.store_folder import StoreFolder
+
+    return StoreFolder(str(place))
 
 
 def child_place(place: str, name: str) -> str:

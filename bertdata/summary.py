@@ -8,7 +8,7 @@ from bertdata.data_set import DataSet
 from bertdata.manifest import Manifest
 from bertdata.progress import Took, format_seconds
 
-__all__ = ["describe_reason", "format_table", "iter_warnings", "summary_rows", "took_rows"]
+__all__ = ["describe_reason", "format_table", "iter_warnings", "manifest_rows", "summary_rows", "took_rows"]
 
 
 def _share(part: int, whole: int) -> float:
@@ -49,7 +49,11 @@ def _dropped_rows(counts: dict[str, int], *, of_records: bool) -> list[tuple[str
 
 def summary_rows(data_set: DataSet) -> list[tuple[str, str]]:
     """Returns the table's rows: what, and how much."""
-    manifest = data_set.manifest
+    return manifest_rows(data_set.manifest, where=data_set.location)
+
+
+def manifest_rows(manifest: Manifest, *, where: str) -> list[tuple[str, str]]:
+    """Returns the same of a data set that is said to lie `where`."""
     counts = manifest.counts
     num_train, num_eval = manifest.num_samples("train"), manifest.num_samples("eval")
     num_shards = sum(shard.split == "train" for shard in manifest.shards)
@@ -73,7 +77,7 @@ def summary_rows(data_set: DataSet) -> list[tuple[str, str]]:
         (label, f"{1 - _share(counts.get('not_next', 0), counts.get('samples', 0)):.1%}"),
         ("mask sets per pair", f"{manifest.options['masks']['num_mask_sets']}"),
         ("shards", f"{num_shards:,} training / {len(manifest.shards) - num_shards:,} evaluation"),
-        ("size", f"{num_bytes / 2**20:,.1f} MiB in {data_set.folder}"),
+        ("size", f"{num_bytes / 2**20:,.1f} MiB in {where}"),
     ]
     if next_sentence == "none":
         rows = [row for row in rows if row[0] != label]

@@ -25,6 +25,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import logging
 import os
 import platform
 import zipfile
@@ -39,7 +40,8 @@ import numpy.typing as npt
 
 from bertdata import errors
 from bertdata.config import BuildOptions
-from bertdata.errors import BertDataError, OutputError
+from bertdata.errors import BertDataError, DownloadError, OutputError
+from bertdata.files import write_atomically
 from bertdata.hooks import hash_of_hook
 from bertdata.index import INDEX
 from bertdata.inputs import InputFile
@@ -48,6 +50,7 @@ from bertdata.meter import Meter, metering
 from bertdata.planning import ShardTask
 from bertdata.portions import Portion, portions_from_json, portions_to_json
 from bertdata.rejects import REJECTS
+from bertdata.remote import is_uri
 from bertdata.statistics import STATISTICS, Statistics
 from bertdata.storage import Folder, child_place, open_folder
 from bertdata.wordpiece import tokenizer_files
@@ -62,6 +65,8 @@ __all__ = [
     "shard_record",
     "shard_statistics",
 ]
+
+_LOG = logging.getLogger(__name__)
 
 WORK = ".work"
 BUILD = "build.json"
@@ -236,14 +241,31 @@ class Work:
         )
 
     def record_error(self, error: BertDataError) -> None:
-        """Keeps an error for the launcher, because a runner passes on only its text, wrapped in tracebacks."""
-        self.write("error.json", {"kind": type(error).__name__, "message": str(error)})
+        """Keeps an error for the launcher, because a runner passes on only its text, wrapped in tracebacks.
+
+        Where the folder is elsewhere it is kept on this machine, too: the error may be that the folder is out of reach.
+        """
+        values = {"kind": type(error).__name__, "message": str(error)}
+        local = self.folder.local
+        is_supervised = is_uri(self.out) and local.exists()
+        if is_supervised:
+            write_atomically(local / "error.json", json.dumps(values).encode())
+        try:
+            self.write("error.json", values)
+        except DownloadError as problem:
+            if not is_supervised:
+                raise
+            _LOG.info("the error cannot be kept in %s: %s", self.folder.location, problem)
 
     def recorded_error(self) -> BertDataError | None:
         """Returns the error that a stage kept, if any."""
-        if not self.has("error.json"):
+        path = self.folder.local / "error.json"
+        if path.exists():
+            values = json.loads(path.read_bytes())
+        elif self.has("error.json"):
+            values = self.read("error.json")
+        else:
             return None
-        values = self.read("error.json")
         kind: type[BertDataError] = getattr(errors, values["kind"])
         return kind(values["message"])
 

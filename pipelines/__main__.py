@@ -38,6 +38,8 @@ def main() -> None:
     from pipelines.processes import GO_ON, RUNNER_VARIABLE
 
     os.environ[RUNNER_VARIABLE] = str(os.getpid())
+    if runner != "FnApiRunner":
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job on other machines is cancelled first
     work = Work.load(out)
     try:
         build_on_beam(work, runner=runner, num_workers=int(num_workers), flags=flags)

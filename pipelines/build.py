@@ -196,7 +196,12 @@ def build_on_beam(work: Work, *, runner: str = "FnApiRunner", num_workers: int =
             build.train_tokenizer(work)  # its file lies on this machine, and workers may be elsewhere
         pipeline = beam.Pipeline(options=options)
         build_pipeline(pipeline, work, share=runner == "FnApiRunner")
-        pipeline.run().wait_until_finish()
+        result = pipeline.run()
+        try:
+            result.wait_until_finish()
+        except KeyboardInterrupt:
+            result.cancel()  # else a job on other machines would run on
+            raise
     except Exception as error:
         if (recorded := work.recorded_error()) is not None:
             raise recorded from error

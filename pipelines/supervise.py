@@ -34,6 +34,7 @@ from pipelines.processes import GO_ON, Workers, describe_exit
 __all__ = ["run_supervised"]
 
 _POLL_SECONDS = 0.25
+_CANCEL_SECONDS = 30.0
 _STDERR = 2  # results alone go to stdout
 _GRACE_SECONDS = 3.0  # for the runner to fail itself, with its reason, when a worker has ended
 
@@ -78,7 +79,7 @@ def run_supervised(
             try:
                 _watch(process, work, output, workers)
             finally:
-                _end_group(process)
+                _end_group(process, patience=0 if are_workers_here else _CANCEL_SECONDS)
     if process.returncode:
         _raise_failure(work, process, output, workers, name=runner)
 
@@ -129,8 +130,14 @@ def _raise_failure(
     raise BertDataError(f"{name} failed (exit status {process.returncode}):\n{output.tail()}\n{GO_ON}")
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends the pipeline and all its workers."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _end_group(process: subprocess.Popen[bytes], *, patience: float) -> None:
+    """Ends the pipeline and all its workers; a job on other machines has some seconds to be cancelled."""
+    try:
+        if patience and process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=patience)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -142,15 +142,11 @@ def test_watch_finds_memory_time_and_tasks_of_processes_below(tmp_path):
 
 @pytest.mark.slow
 def test_benchmark_of_builds_prints_its_tables():
-    sizes = ["--sizes", "1MB,2MB", "--packed-size", "1MB", "--article-size", "0B", "--scaling-size", "2MB"]
-    parts = ["--parts", "memory,scaling,dry-run,paper", "--runs", "1"]
+    sizes = ["--sizes", "1MB", "--packed-size", "0B", "--article-size", "0B", "--scaling-size", "1MB"]
+    parts = ["--parts", "memory,scaling,paper", "--runs", "1"]
     result = CliRunner().invoke(pipeline.main, [*parts, *sizes])
     assert result.exit_code == 0, result.output
-    for size in ("1 MB", "2 MB", "one bz2 stream of 1 MB"):
-        assert re.search(rf"^{size} +[\d,]+ +[\d,]+", result.output, re.M)
-    assert re.search(
-        r"^most worker memory is \d+% above the least \(15% allowed: (reached|missed)\)$", result.output, re.M
-    )
+    assert re.search(r"^1 MB +[\d,]+ +[\d,]+", result.output, re.M)
     assert re.search(r"^2 workers are [\d.]+ times as fast as one", result.output, re.M)
     assert re.search(r"idle tails: [\d.]+ s of [\d.]+ s, [\d.]+%", result.output)
     assert len(re.findall(r"^  worker 2 \|[.a-zA-Z]{100}\|$", result.output, re.M)) == 1
@@ -158,11 +154,11 @@ def test_benchmark_of_builds_prints_its_tables():
 
 @pytest.mark.slow
 def test_benchmark_of_kills_prints_each_and_the_counts():
-    arguments = ["--parts", "kills", "--kills", "3", "--small-size", "1MB"]
+    arguments = ["--parts", "kills", "--kills", "1", "--small-size", "1MB"]
     result = CliRunner().invoke(pipeline.main, arguments)
     assert result.exit_code == 0, result.output
-    assert len(re.findall(r"^(?:worker|launcher|all) +at +[\d.]+ s .* same bytes$", result.output, re.M)) == 3
-    assert re.search(r"^byte-identical after the same command +3 of 3 +reached$", result.output, re.M)
+    assert len(re.findall(r"^(?:worker|launcher|all) +at +[\d.]+ s .* same bytes$", result.output, re.M)) == 1
+    assert re.search(r"^byte-identical after the same command +1 of 1 +reached$", result.output, re.M)
 
 
 def test_unknown_part_is_refused_with_those_that_there_are():

@@ -26,12 +26,14 @@ class ShardServer:
         files: Content by path, for `answer_files` and `answer_gcs`.
         faults: What happens to the next requests for data: a status such as "503"; "drop" for no answer; "stall" for
             none either, but for ever; "cut:N" and "stall:N" after N bytes; "short:N" for a body of N bytes that says so;
+            "break:N" for a connection that ends when N bytes have been sent to it;
             "flip:N" for a wrong bit in byte N; "" for nothing.
         is_data: Whether a request is one for data, by method and path.
         retry_after: Value of that header in failures.
         ignore_range: Answer requests for a part with the whole.
         requests: (method, path without query, header Range) of each request.
         on_request: Called with method and path before each answer.
+        sent: Its `body` is what came with the request that the thread answers.
     """
 
     answer: Callable[[str, str, dict[str, str]], Answer] | None = None
@@ -42,6 +44,7 @@ class ShardServer:
     ignore_range: bool = False
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     on_request: Callable[[str, str], None] = lambda _method, _path: None
+    sent: threading.local = field(default_factory=threading.local)
     address: str = ""  # host:port
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -85,13 +88,19 @@ class ShardServer:
         return 206, {"Content-Range": f"bytes {start}-{start + len(body) - 1}/{len(content)}"}, body
 
 
-def passed_on_to(host: str, port: int) -> Callable[[str, str, dict[str, str]], Answer]:
-    """Returns the function that answers as another server does."""
+def passed_on_to(
+    host: str, port: int, *, sent: threading.local | None = None
+) -> Callable[[str, str, dict[str, str]], Answer]:
+    """Returns the function that answers as another server does; `sent` is what `ShardServer` has of this name."""
 
     def answer(method: str, target: str, headers: dict[str, str]) -> Answer:
         connection = http.client.HTTPConnection(host, port, timeout=10)
         try:
-            connection.request(method, target, headers={**headers, "Connection": "close"})
+            kept = {name: value for name, value in headers.items() if name not in ("Expect", "Transfer-Encoding")}
+            body = sent.body if sent is not None and method in ("PUT", "POST") else None
+            if body is not None:
+                kept["Content-Length"] = str(len(body))
+            connection.request(method, target, body=body, headers={**kept, "Connection": "close"})
             response = connection.getresponse()
             kept = {
                 name: value
@@ -127,6 +136,11 @@ def _handler(server: ShardServer) -> type[BaseHTTPRequestHandler]:
                 return
             assert server.answer is not None
             headers = {name.title(): value for name, value in self.headers.items()}
+            if self.command in ("PUT", "POST"):
+                server.sent.body = self._take_body(int(where) if kind == "break" else None)
+                if kind == "break":
+                    self.close_connection = True
+                    return
             status, headers, body = server.answer(self.command, self.path, headers)
             number = min(int(where), len(body)) if where else 0
             if kind == "flip" and body:
@@ -139,7 +153,18 @@ def _handler(server: ShardServer) -> type[BaseHTTPRequestHandler]:
                 self.wfile.flush()
                 server.released.wait()
 
-        do_HEAD = do_GET
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+
+        def _take_body(self, limit: int | None) -> bytes:
+            if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+                num_bytes = int(self.headers.get("Content-Length", "0"))
+                return self.rfile.read(num_bytes if limit is None else min(limit, num_bytes))
+            parts = []
+            while num_bytes := int(self.rfile.readline().partition(b";")[0], 16):
+                parts.append(self.rfile.read(num_bytes))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
 
         def _send(self, status: int, headers: dict[str, str], body: bytes, *, limit: int | None = None) -> None:
             self.send_response(status)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.fs
 import pytest
 
-from bertdata import object_stores, store_reader
+from bertdata import object_stores, store_process
 from bertdata.cache_options import CacheOptions
 from bertdata.data_set import open_data_set
 from bertdata.errors import BertDataError, ConfigError, DownloadError, ShardError
@@ -273,7 +273,7 @@ def test_endpoint_of_s3_comes_from_the_environment(moto, monkeypatch):
 def test_s3_gives_up_a_connection_after_the_time_that_is_given(monkeypatch):
     given = {}
     monkeypatch.setattr(pyarrow.fs, "S3FileSystem", lambda **options: given.update(options))
-    store_reader.open_s3("buck", {"endpoint_override": "127.0.0.1:1", "timeout": 7.0})
+    store_process.open_s3("buck", {"endpoint_override": "127.0.0.1:1", "timeout": 7.0})
     assert (given["request_timeout"], given["connect_timeout"]) == (7.0, 7.0)
 
 

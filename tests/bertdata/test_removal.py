@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import bertdata
 from bertdata.build import build_serially
+from bertdata.build_state import BuildState
 from bertdata.config import BuildOptions, MaskOptions, PairOptions, ShardOptions, TokenizerOptions
 from bertdata.errors import ConfigError, OutputError
 from bertdata.launch import open_build
-from bertdata.progress import Progress
 from bertdata.removal import read_document_keys, withdraw_changed_shards
 from bertdata.shard_reading import iter_blocks
 from bertdata.spill import document_key
@@ -198,9 +198,9 @@ def test_log_and_progress_say_how_many_shards_are_built_again(tmp_path, corpus, 
     excluding = options.excluding([KEYS[8]])
     with caplog.at_level("INFO"), open_build([str(corpus)], out=out, options=excluding) as work:
         assert not (out / "manifest.json").exists()
-        assert Progress(work)._state() == ("building shards", 3, 4)
+        assert BuildState(work).update().shards == 3
         build_serially(work)
-        assert Progress(work)._state() == ("building shards", 4, 4)
+        assert BuildState(work).update().shards == 4
     assert "other documents are excluded than before: builds 1 of 4 shards again" in caplog.text
 
 

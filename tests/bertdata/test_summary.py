@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 import bertdata
-from bertdata.summary import format_table, iter_warnings, summary_rows
+from bertdata.progress import Took
+from bertdata.summary import format_table, iter_warnings, summary_rows, took_rows
 
 
 @pytest.fixture
@@ -70,3 +71,25 @@ def test_good_data_gives_no_warning(data_set):
 def test_each_fault_has_its_warning(data_set, counts, message):
     (warning,) = iter_warnings(with_counts(data_set, **counts).manifest)
     assert message in warning
+
+
+def test_table_says_what_the_build_took():
+    took = Took(
+        seconds=100.0,
+        read_bytes=2_500_000_000,
+        portions=12,
+        portions_found=4,
+        shards=40,
+        shards_found=0,
+        worker_memory=450 << 20,
+        launcher_memory=100 << 20,
+    )
+    assert took_rows(took) == [
+        ("time", "01:40, 25.0 MB of input per second"),
+        ("portions of the input", "12 in this run, 4 found done"),
+        ("shards built", "40 in this run"),
+        ("peak memory", "450 MiB of a worker, 100 MiB of the launcher"),
+    ]
+    elsewhere = dataclasses.replace(took, worker_memory=0, read_bytes=0)
+    assert took_rows(elsewhere)[0] == ("time", "01:40")
+    assert took_rows(elsewhere)[-1] == ("peak memory", "100 MiB of the launcher")

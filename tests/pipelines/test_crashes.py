@@ -4,6 +4,7 @@ The stages run one after the other, in a child process where it is to be killed;
 is what they write in worker processes too. `test_restart` kills those.
 """
 
+import dataclasses
 import errno
 import hashlib
 import itertools
@@ -13,6 +14,7 @@ import shutil
 import signal
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -28,9 +30,10 @@ OPTIONS = BuildOptions(
     tokenizer=TokenizerOptions(vocab_size=200),
     masks=MaskOptions(num_mask_sets=1),
     pairs=PairOptions(max_seq_length=32, dupe_factor=1),
-    shards=ShardOptions(num_shards=2),
-    max_seq_lengths=(32, 48),
+    shards=ShardOptions(num_shards=1),
+    max_seq_lengths=(32,),
 )
+TWO_DATA_SETS = dataclasses.replace(OPTIONS, max_seq_lengths=(32, 48))
 FULL = ("write", "rename", "mkdir")  # what a full disk refuses; removing goes on
 
 _hooks = []  # what is called before each change; an audit hook itself stays for ever
@@ -41,16 +44,22 @@ def _audit(event, arguments):
         _hooks[-1](*change)
 
 
+def is_void(event, path):
+    """Returns whether nothing changes: a folder is there already, or a temporary file is renamed and no longer there."""
+    there = Path(path).exists()
+    return there if event == "mkdir" else event == "remove" and not there
+
+
 @contextmanager
 def before_changes(out, call):
-    """Has `call(number, event)` called before each change in `out`, but the removal of what is renamed already."""
+    """Has `call(number, event)` called before each change in `out`."""
     if not hasattr(_audit, "is_added"):
         sys.addaudithook(_audit)
         _audit.is_added = True
     numbers = itertools.count(1)
 
     def hook(event, path):
-        if path.startswith(str(out)) and not (event == "remove" and path.endswith(".tmp")):
+        if path.startswith(str(out)) and not is_void(event, path):
             call(next(numbers), event)
 
     _hooks.append(hook)
@@ -60,17 +69,25 @@ def before_changes(out, call):
         _hooks.pop()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def wait_for_no_disk():
+    """What a killed process has written is there, synced or not; only a loss of power takes it away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def dump(tmp_path_factory):
     path = tmp_path_factory.mktemp("dump") / "dump.xml"
-    pages = "".join(article(f"Title {number}", text) for number, text in enumerate(iter_texts(30)))
+    pages = "".join(article(f"Title {number}", text) for number, text in enumerate(iter_texts(20)))
     path.write_text(f'<mediawiki version="0.11" xml:lang="en">\n{pages}</mediawiki>\n')
     return path
 
 
-def build(dump, out, *, keep_work=False):
+def build(dump, out, *, options=OPTIONS, keep_work=False):
     split_bytes = dump.stat().st_size // 2 + 1
-    with open_build([str(dump)], out=out, options=OPTIONS, split_bytes=split_bytes, keep_work=keep_work) as work:
+    with open_build([str(dump)], out=out, options=options, split_bytes=split_bytes, keep_work=keep_work) as work:
         if work is not None:
             build_serially(work)
 
@@ -91,13 +108,13 @@ def undisturbed(tmp_path_factory, dump):
     return contents(out), events
 
 
-def killed_build(dump, out, number):
+def killed_build(dump, out, number, *, options=OPTIONS):
     """Builds in a child process that is killed before change `number`; returns whether it was."""
     child = os.fork()
     if child == 0:
         try:
             with before_changes(out, lambda at, _: at == number and os.kill(os.getpid(), signal.SIGKILL)):
-                build(dump, out)
+                build(dump, out, options=options)
         finally:
             os._exit(0 if sys.exc_info()[0] is None else 1)
     _, status = os.waitpid(child, 0)
@@ -120,7 +137,7 @@ def check_it_goes_on(dump, out, wanted):
 @pytest.mark.slow
 def test_build_killed_before_any_change_goes_on(tmp_path, dump, undisturbed):
     wanted, events = undisturbed
-    assert len(events) > 90
+    assert len(events) > 60
     for number in range(1, len(events) + 1):
         out = tmp_path / f"killed-{number}"
         assert killed_build(dump, out, number)
@@ -129,20 +146,21 @@ def test_build_killed_before_any_change_goes_on(tmp_path, dump, undisturbed):
 
 
 @pytest.mark.slow
-def test_build_killed_again_and_again_gets_on(tmp_path, dump, undisturbed):
-    """Fifty random moments, those of what goes on after a kill too."""
+def test_build_killed_again_and_again_gets_on(tmp_path, dump):
+    """Fifty random moments, those of what goes on after a kill and those between the two data sets' commits too."""
+    build(dump, tmp_path / "wanted", options=TWO_DATA_SETS)
     draw = random.Random(5)
     num_killed = 0
     while num_killed < 50:
         out = tmp_path / f"after-{num_killed}"
         done = {}
-        while killed_build(dump, out, draw.randint(1, 40)):
+        while killed_build(dump, out, draw.randint(1, 40), options=TWO_DATA_SETS):
             num_killed += 1
             if (out / ".work" / "build.json").exists():
                 now = records_of(out)
                 assert done == {name: now.get(name) for name in done}
                 done = now
-        assert contents(out) == undisturbed[0]
+        assert contents(out) == contents(tmp_path / "wanted")
         assert not (out / ".work").exists()
 
 
@@ -158,6 +176,6 @@ def test_build_on_a_disk_that_fills_up_is_an_error_and_goes_on(tmp_path, dump, u
         out = tmp_path / f"full-{number}"
         with pytest.raises(OutputError, match="No space left on device"), before_changes(out, fill):
             build(dump, out)
-        assert not all((out / str(length) / "manifest.json").exists() for length in OPTIONS.max_seq_lengths)
+        assert not (out / "manifest.json").exists()
         check_it_goes_on(dump, out, wanted)
         shutil.rmtree(out)

@@ -1,14 +1,30 @@
-"""The process that reads object stores for another one. It imports nothing of this package, so it starts quickly.
+"""The process that talks to object stores for another one. It imports nothing of this package, so it starts quickly.
 
 `pyarrow`'s clients cannot be used after a fork (a child waits for ever for locks that threads of its parent held), hold
 Python's lock during some requests, and keep a process from ending during others. In a process of its own, which can be
-killed, none of that matters.
+killed, none of that matters. And an object that is being written when its stream is not closed is never published, so
+on any failure of an upload this process simply ends.
 
-Requests are lines of JSON: {"path": ..., "position": ...}. An answer is frames of a kind, a length and so many bytes:
+A request is a line of JSON, {"do": ..., ...}:
+
+    stream  path, position               S, then D: the object from `position` to its end
+    parts   parts: [[path, start, stop]], clip, keep
+                                         for each part F, then D: its bytes; fewer where `clip` and the object ends
+                                         before; with `keep`, objects stay open for the next request
+    facts   path                         F
+    list    path                         D: of all objects below a folder, a line [path, bytes, time] each
+    put     path, source                 P from time to time: uploads a local file
+    put     path, num_bytes              the same, of so many bytes that follow the line
+    delete  paths                        objects; what is not there is passed over
+    clear   path                         everything below a folder
+
+An answer is frames of a kind, a length and so many bytes:
 
     R   it is ready; once, before the first request
     S   the object's size, in decimal
-    D   bytes, from `position` on
+    F   facts about an object: {"size": ..., "modified": nanoseconds, "etag": ..., "num_bytes": of the part}
+    D   bytes
+    P   it goes on
     E   the end of the answer
     X   why it ends: {"error": name of the exception, "message": ..., "has_bucket": false where there is none}
 
@@ -18,6 +34,7 @@ The process ends with its input.
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import json
 import os
 import queue
@@ -26,12 +43,13 @@ import struct
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 FRAME = struct.Struct(">cI")
 
 _GCS_RETRY_SECONDS = 2  # within the library, whose waits cannot be cut short; all further tries are the other process's
-_GCS_READ_BYTES = 1 << 20
 
 
 def open_s3(bucket: str, options: dict[str, Any]) -> Any:
@@ -54,6 +72,7 @@ def open_s3(bucket: str, options: dict[str, Any]) -> Any:
         request_timeout=options["timeout"],
         connect_timeout=min(options["timeout"], 10.0),
         retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=1),  # all further tries are ours
+        allow_delayed_open=True,  # a small object is one request then
     )
 
 
@@ -69,55 +88,12 @@ def open_gcs(options: dict[str, Any]) -> Any:
     )
 
 
-def read_s3(store: Any, path: str, position: int, *, piece_bytes: int) -> Iterator[bytes | bytearray | int]:
-    """Yields the size of an object, then its bytes from `position` on; each piece is one request."""
-    with store.open_input_file(path) as file:
-        size = file.size()
-        yield size
-        while position < size:
-            data = _read_whole(file, min(piece_bytes, size - position), position)
-            yield data
-            position += len(data)
-
-
-def _read_whole(file: Any, num_bytes: int, position: int) -> bytearray:
-    """Reads a range of an object.
-
-    `pyarrow` takes an answer that is too short for whole, and gives whatever stood in memory for the rest. So the last
-    byte is set before; where it has not changed, the range is read once more with another one.
-
-    Raises:
-        OSError: Too few bytes came.
-    """
-    for mark in (0x5A, 0xA5):
-        data = bytearray(num_bytes)
-        data[-1] = mark
-        file.seek(position)
-        if file.readinto(data) == num_bytes and data[-1] != mark:
-            return data
-    raise OSError(f"fewer than {num_bytes:,} bytes came from byte {position:,} on")
-
-
-def read_gcs(store: Any, path: str, position: int) -> Iterator[bytes | bytearray | int]:
-    """Yields the same from a stream, which starts with the first byte: files at places ask for all of it each time."""
-    size = store.get_file_info(path).size
-    if size is None:
-        raise FileNotFoundError(f"there is no object {path}")
-    yield size
-    with store.open_input_stream(path) as stream:
-        skipped = 0
-        while data := stream.read(_GCS_READ_BYTES):
-            if len(data) > position - skipped:
-                yield data[max(0, position - skipped) :]
-            skipped += len(data)
-
-
-def _facts_about(error: Exception, store: Any, bucket: str) -> bytes:
+def _facts_about(error: Exception, store: Any, bucket: str, *, is_known: bool) -> bytes:
     """Returns what is said about a request that failed; a bucket that is not there looks like a missing object."""
     import pyarrow.fs
 
     has_bucket = True
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and not is_known:
         try:
             has_bucket = store.get_file_info(bucket).type != pyarrow.fs.FileType.NotFound
         except OSError:
@@ -125,18 +101,35 @@ def _facts_about(error: Exception, store: Any, bucket: str) -> bytes:
     return json.dumps({"error": type(error).__name__, "message": str(error)[:1000], "has_bucket": has_bucket}).encode()
 
 
+def _load_operations() -> ModuleType:
+    """Loads the module beside this one by its file, since importing it would import the package."""
+    path = Path(__file__).with_name("store_operations.py")
+    spec = importlib.util.spec_from_file_location("store_operations", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def _requests() -> Iterator[dict[str, Any]]:
     """Yields the requests; ends the process with its input, also in the middle of an answer."""
-    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def listen() -> None:
-        for line in sys.stdin:
-            waiting.put(line)
+        for line in sys.stdin.buffer:
+            request = json.loads(line)
+            if "num_bytes" in request:
+                num_bytes = request.pop("num_bytes")
+                request["data"] = sys.stdin.buffer.read(num_bytes)
+                if len(request["data"]) != num_bytes:
+                    break
+            waiting.put(request)
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
     while True:
-        yield json.loads(waiting.get())
+        yield waiting.get()
 
 
 def main() -> None:
@@ -146,7 +139,9 @@ def main() -> None:
     out = os.dup(1)
     os.dup2(2, 1)  # what libraries print is no answer
 
-    def send(kind: bytes, data: bytes | bytearray = b"") -> None:
+    def send(kind: bytes, data: Any = b"") -> None:
+        if isinstance(data, dict):
+            data = json.dumps(data).encode()
         for part in (FRAME.pack(kind, len(data)), data):
             view = memoryview(part)
             while view:
@@ -155,23 +150,23 @@ def main() -> None:
     import pyarrow.fs  # noqa: F401 - it takes a while, for which nobody should think that a store is silent
 
     send(b"R")
-    store = None
+    store: Any = None
+    is_known = False
     for request in _requests():
+        is_put = request["do"] == "put"
         try:
-            if options["scheme_of_store"] == "s3":
-                store = store or open_s3(options["bucket"], options)
-                parts = read_s3(store, **request, piece_bytes=options["piece_bytes"])
-            else:
-                store = store or open_gcs(options)
-                parts = read_gcs(store, **request)
-            for part in parts:
-                if isinstance(part, int):
-                    send(b"S", str(part).encode())
-                else:
-                    send(b"D", part)
+            if store is None:
+                is_s3 = options["scheme_of_store"] == "s3"
+                store = open_s3(options["bucket"], options) if is_s3 else open_gcs(options)
+                operations = _load_operations().Operations(store, piece_bytes=options["piece_bytes"])
+            for kind, data in operations.iter_answers(**request):
+                send(kind, data)
             send(b"E")
+            is_known = True  # there is such a bucket
         except Exception as error:
-            send(b"X", _facts_about(error, store, options["bucket"]))
+            send(b"X", _facts_about(error, store, options["bucket"], is_known=is_known))
+            if is_put:
+                os._exit(1)  # without closing what is written to, which would publish half an object
 
 
 if __name__ == "__main__":
