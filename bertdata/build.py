@@ -109,11 +109,10 @@ def _encoder(work: Work) -> tuple[Encoder, Vocabulary]:
 def _has_runs(work: Work, record: dict[str, Any]) -> bool:
     """Returns whether the runs of a portion are there as they were written."""
     folder = _runs_folder(work)
-    found = (Run(*run) for run in record["runs"])
-    return all(
-        (folder.size(run_name(run.split, run.number)), folder.size(run.bins_name)) == (run.num_bytes, run.bins_bytes)
-        for run in found
-    )
+    found = [Run(*run) for run in record["runs"]]
+    sizes = {run_name(run.split, run.number): run.num_bytes for run in found}
+    sizes |= {run.bins_name: run.bins_bytes for run in found}
+    return all(folder.size(name) == num_bytes for name, num_bytes in sizes.items())
 
 
 def tokenize_split(work: Work, number: int) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from bertdata.errors import BertDataError
 from bertdata.index import INDEX, encode_index
+from bertdata.inputs import file_name
 from bertdata.manifest import DROPPED_DOCUMENTS, MANIFEST, Manifest, ShardEntry, TokenizerInfo, encode_manifest
 from bertdata.planning import ShardTask
 from bertdata.shards import FORMAT_VERSION, BlockEntry
@@ -90,4 +90,4 @@ def _add_up(counts: Counter[str], shard_counts: Counter[str], *, folder: str) ->
 
 def _input_facts(work: Work) -> list[dict[str, Any]]:
     """Returns the files that the build was made of, as they were found; empty ones are none of them."""
-    return [{"name": Path(file.path).name, "bytes": file.num_bytes} for file in work.inputs if file.num_bytes]
+    return [{"name": file_name(file.path), "bytes": file.num_bytes} for file in work.inputs if file.num_bytes]

@@ -8,16 +8,25 @@ import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from io import SEEK_END
 from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
 from bertdata.config import MIB
 from bertdata.errors import InputError
+from bertdata.inputs import open_input
 from bertdata.meter import count
 
-__all__ = ["MAGIC_BYTES", "Chunk", "detect_compression", "find_bz2_stream", "iter_chunks", "iter_chunks_of"]
+__all__ = [
+    "BZ2_START_BYTES",
+    "MAGIC_BYTES",
+    "Chunk",
+    "detect_compression",
+    "find_bz2_stream",
+    "iter_chunks",
+    "iter_chunks_of",
+]
 
 _CHUNK_BYTES = MIB
 MAGIC_BYTES = 16
@@ -25,7 +34,7 @@ MAGIC_BYTES = 16
 # Both kinds of bz2 stream: with data (the digits of pi), and without (of its square root).
 _BZ2_START = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
 _BZ2_DATA_START = re.compile(rb"BZh[1-9]\x31\x41\x59\x26\x53\x59")
-_BZ2_START_BYTES = 10
+BZ2_START_BYTES = 10
 _ZSTD_START = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
 
 
@@ -68,7 +77,7 @@ def find_bz2_stream(file: BinaryIO, *, start: int) -> int | None:
         data = tail + data
         if match := _BZ2_DATA_START.search(data):
             return position + match.start()
-        tail = data[-(_BZ2_START_BYTES - 1) :]
+        tail = data[-(BZ2_START_BYTES - 1) :]
         position += len(data) - len(tail)
     return None
 
@@ -101,7 +110,7 @@ def iter_chunks(path: str, *, compression: str, start: int, stop: int) -> Iterat
     Raises:
         InputError: The file cannot be read, or its compressed data are damaged or end too early.
     """
-    with Path(path).open("rb") as file:
+    with open_input(path, stop=stop) as file:
         yield from iter_chunks_of(file, path, compression=compression, start=start, stop=stop)
 
 
@@ -117,9 +126,10 @@ def iter_chunks_of(file: BinaryIO, path: str, *, compression: str, start: int, s
             while data := opened.read(_CHUNK_BYTES):
                 yield Chunk(data, True, file.tell())
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        size = Path(path).stat().st_size
+        position = file.tell()
+        size = file.seek(0, SEEK_END)
         raise InputError(
-            f"{path}: {compression} data damaged or cut off near byte {file.tell():,} of {size:,} ({error}); "
+            f"{path}: {compression} data damaged or cut off near byte {position:,} of {size:,} ({error}); "
             f"fetch or compress the file again, or leave it out of the input"
         ) from error
 

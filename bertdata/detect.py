@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import codecs
+import io
+import itertools
 import json
 import logging
 import posixpath
 import re
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+from urllib.parse import urlsplit
 
 from bertdata.config import MIB
 from bertdata.decompress import MAGIC_BYTES, detect_compression, iter_chunks_of
 from bertdata.errors import InputError
+from bertdata.inputs import InputFile, open_input
 from bertdata.parquet import MAGIC
+from bertdata.remote import is_uri
 
-__all__ = ["check_compression", "detect_format", "read_head"]
+__all__ = ["check_compression", "detect_format", "iter_heads"]
 
 _LOG = logging.getLogger(__name__)
 
 _HEAD_BYTES = MIB // 4  # a dump's header, with all its namespaces, has about 10 KB
+_COMPRESSED_BYTES = MIB  # of an object; a block of bz2 may have this many
+_FETCHED_AT_ONCE = 64
 
 # File types that would otherwise be read as broken text.
 _NOT_READ = {
@@ -35,29 +43,47 @@ _TAR, _TAR_PLACE = b"ustar", 257
 _LINES_LOOKED_AT = 20
 
 
-def read_head(path: str) -> tuple[str, bytes]:
-    """Opens a file once, for how it is compressed and its first 256 KiB, decompressed.
+def iter_heads(files: Sequence[InputFile]) -> Iterator[tuple[str, bytes]]:
+    """Looks once into each file, for how it is compressed and its first 256 KiB, decompressed.
 
-    Returns:
+    Yields:
         none, bz2, gz or zst; and the bytes: fewer, with a warning, where they are damaged.
 
     Raises:
-        InputError: The file cannot be read.
+        InputError: A file cannot be read.
     """
+    for bucket, group in itertools.groupby(files, key=lambda file: is_uri(file.path) and urlsplit(file.path)[:2]):
+        if not bucket:
+            yield from (_read_head(file.path) for file in group)
+            continue
+        from bertdata.remote_inputs import iter_parts
+
+        while batch := list(itertools.islice(group, _FETCHED_AT_ONCE)):
+            stored = list(iter_parts([(file.path, 0, _HEAD_BYTES) for file in batch]))
+            for file, data in zip(batch, stored, strict=True):
+                yield _read_head(file.path, stored=data, is_all=len(data) == file.num_bytes)
+
+
+def _read_head(path: str, *, stored: bytes | None = None, is_all: bool = False) -> tuple[str, bytes]:
+    """Returns compression and head of a file; of an object, `stored` are the first bytes, or all."""
+    if stored is not None and (is_all or detect_compression(stored) == "none"):
+        opened: BinaryIO = io.BytesIO(stored)
+    elif stored is not None:
+        opened = open_input(path, stop=_COMPRESSED_BYTES)
+    else:
+        opened = open_input(path, buffer_bytes=_HEAD_BYTES)
     head = b""
-    try:
-        with Path(path).open("rb", buffering=_HEAD_BYTES) as file:
-            compression = detect_compression(file.read(MAGIC_BYTES))
-            file.seek(0)
+    with opened as file:
+        compression = detect_compression(file.read(MAGIC_BYTES))
+        file.seek(0)
+        try:
             for chunk in iter_chunks_of(file, path, compression=compression, start=0, stop=_HEAD_BYTES):
                 head += chunk.data
                 if len(head) >= _HEAD_BYTES:
                     break
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except InputError as error:
-        # Only a warning: the worker that reads this split meets the damage again, and fails there.
-        _LOG.warning("%s", error)
+        except InputError as error:
+            # Only a warning: the worker that reads this split meets the damage again, and fails there.
+            _LOG.warning("%s", error)
     return compression, head[:_HEAD_BYTES]
 
 

@@ -3,6 +3,7 @@
     BertDataError
     ├── ConfigError       an option, or a combination of options, that is not allowed
     ├── InputError        no input, an unreadable or damaged input file, too many bad records
+    │   └── ChangedInputError    an input file that is not there any more, or not what it was
     ├── TokenizerError    a tokenizer file that cannot be used, or lacks a special token
     ├── DownloadError     a dump that is not there, or that a server gives broken or not at all
     ├── OutputError       an output folder that holds another build, is in use, or is full
@@ -15,6 +16,7 @@ with 1 (2 for usage errors, which click reports itself).
 
 __all__ = [
     "BertDataError",
+    "ChangedInputError",
     "ConfigError",
     "DownloadError",
     "InputError",
@@ -35,6 +37,10 @@ class ConfigError(BertDataError):
 
 class InputError(BertDataError):
     """An input is missing, unreadable or damaged."""
+
+
+class ChangedInputError(InputError):
+    """An input went or changed while it was read."""
 
 
 class TokenizerError(BertDataError):

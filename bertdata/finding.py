@@ -10,13 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bertdata.config import ReadOptions
 from bertdata.decompress import Chunk, iter_chunks
 from bertdata.documents import Document, Reject
 from bertdata.errors import InputError
+from bertdata.inputs import file_name
 from bertdata.intake import Intake
 from bertdata.mediawiki import iter_pages
 from bertdata.parquet import Row
@@ -126,7 +126,7 @@ class _Search:
                 return None
         is_stored = split.format == "mediawiki" or (split.compression == "none" and split.format != "parquet")
         total = split.stop - split.start if is_stored and ":" not in split.format else None
-        with ByteProgress(f"looking in {Path(split.path).name}", total=total) as progress:
+        with ByteProgress(f"looking in {file_name(split.path)}", total=total) as progress:
             return (self._look_at_pages if split.format == "mediawiki" else self._look_at_records)(split, progress)
 
     def _look_at_pages(self, split: Split, progress: ByteProgress) -> FoundRecord | None:
@@ -143,15 +143,15 @@ class _Search:
         return None
 
     def _look_at_records(self, split: Split, progress: ByteProgress) -> FoundRecord | None:
-        file_name = Path(split.path).name
+        name_of_file = file_name(split.path)
         for record in iter_records(split, intake=Intake(split, self._options, Counter(), [])):
             data = record.data.text if isinstance(record.data, Extract) else record.data
             progress.advance(len(data) if isinstance(data, (bytes, str)) else 0)
             where = record.where.replace(",", "")
             names = [] if self._is_place else _titles_of(record)
-            if self._place in (where, f"{file_name}:{where}") or self._name in (record.where, *names):
+            if self._place in (where, f"{name_of_file}:{where}") or self._name in (record.where, *names):
                 return _read(record, split, options=self._options)
-            self._pass_over(*(names or [f"{file_name}:{where}"]))
+            self._pass_over(*(names or [f"{name_of_file}:{where}"]))
         return None
 
     def _pass_over(self, *names: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from bertdata.characters import clean_characters
@@ -17,6 +16,7 @@ from bertdata.config import MIB, ReadOptions
 from bertdata.documents import Document, Reject
 from bertdata.errors import ConfigError
 from bertdata.hooks import describe_failure, load_hook
+from bertdata.inputs import file_name
 from bertdata.lines import join_lines
 from bertdata.splits import Split
 
@@ -43,7 +43,7 @@ class Intake:
         self.max_record_bytes = 3 * options.max_document_bytes + MIB
         self.counts = counts
         self._split = split
-        self._file_name = Path(split.path).name
+        self._file_name = file_name(split.path)
         self._rejects = rejects
         self._num_rejects = 0
         self._filter = load_hook(options.filter, option="--filter") if options.filter is not None else None

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from bertdata.config import BuildOptions
 from bertdata.data_set import open_data_set
+from bertdata.differences import describe_differences
 from bertdata.disk import check_disk
-from bertdata.errors import BertDataError, ConfigError, InputError, OutputError
-from bertdata.inputs import find_inputs
+from bertdata.errors import BertDataError, ChangedInputError, ConfigError, InputError, OutputError
+from bertdata.inputs import InputFile, find_inputs
 from bertdata.lock import hold_lock
 from bertdata.manifest import MANIFEST, Manifest, parse_manifest
 from bertdata.planning import ShardTask
@@ -69,11 +70,13 @@ def _hint_about_exclusions(out: str, *, options: BuildOptions) -> str:
 def _ended_with_advice(out: str) -> bool:
     """Returns whether an unfinished build ended because of its options or input, so that other ones may replace it."""
     folder = open_folder(out).child(WORK)
-    kinds = (ConfigError.__name__, InputError.__name__)
+    kinds = [error.__name__ for error in (ConfigError, InputError, ChangedInputError)]
     return folder.has("error.json") and json.loads(folder.read("error.json"))["kind"] in kinds
 
 
-def _prepare_folder(out: str, *, options: BuildOptions, fingerprint: str, base_fingerprint: str) -> str | None:
+def _prepare_folder(
+    out: str, *, options: BuildOptions, inputs: Sequence[InputFile], fingerprint: str, base_fingerprint: str
+) -> str | None:
     """Makes way for a build: what is there is this build, or goes on as it, or goes away.
 
     Returns:
@@ -89,10 +92,12 @@ def _prepare_folder(out: str, *, options: BuildOptions, fingerprint: str, base_f
     elif kept is not None and found != fingerprint:
         withdraw_changed_shards(kept, excluded=options.shards.excluded_documents)
     elif found not in (None, fingerprint):
+        how = "its inputs, options or versions differ"
+        if open_folder(out).child(WORK).has(BUILD):
+            how = describe_differences(Work.load(out), options=options, inputs=inputs)
         raise OutputError(
-            f"{open_folder(out).location} holds another build (fingerprint {found}, this one has {fingerprint}): its "
-            "inputs, options or versions differ. Give another --out, or replace it with --overwrite."
-            + _hint_about_exclusions(out, options=options)
+            f"{open_folder(out).location} holds another build (fingerprint {found}, this one has {fingerprint}): "
+            f"{how}. Give another --out, or replace it with --overwrite." + _hint_about_exclusions(out, options=options)
         )
     return found
 
@@ -174,7 +179,9 @@ def open_build(
     with hold_lock(out) as lock, _output_errors(folder):
         if overwrite:
             remove_build(out, options=options)
-        found = _prepare_folder(out, options=options, fingerprint=fingerprint, base_fingerprint=base_fingerprint)
+        found = _prepare_folder(
+            out, options=options, inputs=files, fingerprint=fingerprint, base_fingerprint=base_fingerprint
+        )
         work = Work(
             out=out,
             fingerprint=fingerprint,

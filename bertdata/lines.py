@@ -5,13 +5,13 @@ A line or paragraph belongs to the split in which its first byte lies.
 
 from __future__ import annotations
 
-import mmap
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from typing import BinaryIO
 
 from bertdata.characters import clean_characters, collapse_spaces
 from bertdata.decompress import iter_chunks
+from bertdata.inputs import open_input
 from bertdata.splits import Split
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
 # A line that begins with another byte is not blank; the last four begin U+0085 and U+00A0, U+1680, U+2000 to U+205F and
 # U+3000.
 _FIRST_BYTES_OF_SPACES = frozenset(b" \t\r\v\f\x1c\x1d\x1e\x1f\xc2\xe1\xe2\xe3")
+_BACK_BYTES = 1 << 16
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -123,8 +124,8 @@ def iter_lines_from_before(split: Split, *, max_bytes: int) -> Iterator[tuple[in
     """
     start = split.start
     if start > 0:
-        with Path(split.path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stored:
-            start = stored.rfind(b"\n", 0, start - 1) + 1
+        with open_input(split.path) as file:
+            start = _line_start(file, start - 1)
     parts: list[bytes] = []
     number, offset, num_bytes = 1, start, 0
     for chunk in iter_chunks(split.path, compression=split.compression, start=start, stop=split.stop):
@@ -146,6 +147,19 @@ def iter_lines_from_before(split: Split, *, max_bytes: int) -> Iterator[tuple[in
         parts, num_bytes = [last], len(last)
     if num_bytes:
         yield number, offset, _join_line(parts, offset) if num_bytes <= max_bytes else None
+
+
+def _line_start(file: BinaryIO, place: int) -> int:
+    """Returns where the line begins that a byte belongs to."""
+    stop = place
+    while stop > 0:
+        start = max(0, stop - _BACK_BYTES)
+        file.seek(start)
+        data = file.read(stop - start)
+        if (found := data.rfind(b"\n")) >= 0:
+            return start + found + 1
+        stop = start
+    return 0
 
 
 def _join_line(parts: list[bytes], offset: int) -> bytes:

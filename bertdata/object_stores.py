@@ -129,13 +129,14 @@ class ObjectFolder:
         return found
 
     def read_parts(
-        self, parts: Sequence[tuple[str, int, int]], *, clip: bool = False
+        self, parts: Sequence[tuple[str, int, int]], *, clip: bool = False, keep: bool = False
     ) -> Iterator[tuple[ObjectFacts, bytes]]:
         """Yields parts of objects, several of which are fetched at once.
 
         Args:
             parts: (name, first byte, byte after the last) of each; of a few MiB at most.
             clip: An object may end before; then its part is shorter.
+            keep: Objects stay open for the next call, which is one request less; the facts are as old as that.
 
         Yields:
             Facts about the object, and the bytes, in this order.
@@ -150,7 +151,7 @@ class ObjectFolder:
             left = [(path_in(self._pool.folder, name), start, stop) for name, start, stop in parts[num_done:]]
             try:
                 with self._pool.process() as process:
-                    request = {"do": "parts", "parts": left, "clip": clip, "keep": False}
+                    request = {"do": "parts", "parts": left, "clip": clip, "keep": keep}
                     for said, data in iter_parts(process.ask(request)):
                         self._pool.was_answered = True
                         num_bytes += len(data)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from io import SEEK_END
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
 from bertdata.config import MIB
 from bertdata.errors import ConfigError, InputError
+from bertdata.inputs import input_facts, open_input
 from bertdata.meter import count
 
 if TYPE_CHECKING:
@@ -47,15 +48,16 @@ def _open(path: str) -> Iterator[tuple[pq.ParquetFile, list[int]]]:
     """Opens a file, and finds the first byte of each of its row groups."""
     import pyarrow.parquet as pq  # here, since every worker loads this module, and few read Parquet
 
-    size = Path(path).stat().st_size
+    opened = open_input(path)
+    size = opened.seek(0, SEEK_END)
     try:
-        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=MIB, page_checksum_verification=True)
+        file = pq.ParquetFile(opened, pre_buffer=False, buffer_size=MIB, page_checksum_verification=True)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(
             f"{path}: Parquet data damaged or cut off near byte {size:,} of {size:,}, where the footer ends ({error}); "
             "fetch or write the file again, or leave it out of the input"
         ) from error
-    with file:
+    with opened, file:
         starts = [_first_byte(file.metadata.row_group(number)) for number in range(file.metadata.num_row_groups)]
         if not all(0 < start < size for start in starts):
             raise InputError(
@@ -104,7 +106,7 @@ def iter_rows(path: str, *, start: int, stop: int, text_field: str) -> Iterator[
                 try:
                     yield from _iter_group(file, number, columns=columns, first_row=first_row)
                 except (OSError, ValueError, pa.ArrowException) as error:
-                    size = Path(path).stat().st_size
+                    size = input_facts(path)[0]
                     raise InputError(
                         f"{path}: Parquet data damaged in the row group at byte {first_byte:,} of {size:,} ({error}); "
                         "fetch or write the file again, or leave it out of the input"

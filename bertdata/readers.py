@@ -17,11 +17,13 @@ from bertdata.decompress import iter_chunks
 from bertdata.documents import Document, Reject
 from bertdata.errors import ConfigError, InputError
 from bertdata.hooks import describe_failure, load_hook
+from bertdata.inputs import check_unchanged
 from bertdata.intake import Intake
 from bertdata.lines import is_blank, iter_lines, iter_paragraphs, join_lines, read_whole
 from bertdata.links import MEDIA_NAMESPACES
 from bertdata.mediawiki import iter_articles
 from bertdata.parquet import iter_rows
+from bertdata.remote import is_uri
 from bertdata.splits import Split
 from bertdata.wikiextractor import is_extracted_record, iter_extracts, unescape
 from bertdata.wikitext import clean_wikitext
@@ -54,12 +56,21 @@ def iter_documents(
         rejects: Gets the first 20 rejected records of the split.
 
     Raises:
+        ChangedInputError: The file is not what it was when the build began.
         InputError: The file is damaged or cut off.
         ConfigError: The user's own filter fails.
     """
+    facts = {"num_bytes": split.file_bytes, "version": split.file_version}
+    if not is_uri(split.path):  # an object's state is told with its first bytes; one request less
+        check_unchanged(split.path, **facts)
     intake = Intake(split, options, counts, rejects)
-    for record in iter_records(split, intake=intake):
-        yield from read_record(record, split, intake=intake)
+    try:
+        for record in iter_records(split, intake=intake):
+            yield from read_record(record, split, intake=intake)
+    except InputError:
+        check_unchanged(split.path, **facts)  # which may be why
+        raise
+    check_unchanged(split.path, **facts)
 
 
 def iter_records(split: Split, *, intake: Intake) -> Iterator[Record]:

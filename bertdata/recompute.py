@@ -14,7 +14,7 @@ from bertdata.build import build_serially
 from bertdata.config import BuildOptions
 from bertdata.data_set import DataSet, open_data_set
 from bertdata.errors import ConfigError
-from bertdata.inputs import find_inputs
+from bertdata.inputs import file_name, find_inputs
 from bertdata.launch import open_build
 from bertdata.progress import Progress
 from bertdata.report_numbers import INPUT, Number, Numbers, report_numbers
@@ -83,7 +83,7 @@ def _check_same_files(data_set: DataSet, inputs: Sequence[str]) -> None:
     """Refuses input that has other names or sizes than what the data set was built from."""
     wanted = sorted((str(file["name"]), int(file["bytes"])) for file in data_set.manifest.inputs)
     found = sorted(
-        (Path(file.path).name, file.num_bytes) for file in find_inputs(inputs, out=data_set.folder) if file.num_bytes
+        (file_name(file.path), file.num_bytes) for file in find_inputs(inputs, out=data_set.folder) if file.num_bytes
     )
     for files, others, where in (
         (wanted, found, "is not in --input"),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bertdata.config import ReadOptions
 from bertdata.documents import Document, Reject
-from bertdata.errors import InputError
+from bertdata.errors import ChangedInputError, InputError
 from bertdata.meter import count
 from bertdata.readers import iter_documents
 from bertdata.splits import Split
@@ -82,6 +82,8 @@ def iter_checked_documents(
             for document in iter_documents(split, options=options, counts=counts, rejects=rejects):
                 count(documents=1)
                 yield document
+        except ChangedInputError:
+            raise
         except InputError as error:
             if not options.skip_bad_splits:
                 raise InputError(f"{error}; --skip-bad-splits leaves out the rest of such a split") from error

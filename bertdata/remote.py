@@ -56,7 +56,7 @@ class RemoteFolder(Protocol):
         """Ends what was started for it."""
 
 
-def is_uri(folder: Path | str) -> bool:
+def is_uri(folder: Path | str | None) -> bool:
     """Returns whether a folder is named by a URI, not by a path."""
     return isinstance(folder, str) and _URI.match(folder) is not None
 

@@ -12,24 +12,28 @@ cut:
 
 from __future__ import annotations
 
+import io
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bertdata.config import MIB, ReadOptions
-from bertdata.decompress import find_bz2_stream
-from bertdata.detect import check_compression, detect_format, read_head
+from bertdata.decompress import BZ2_START_BYTES, find_bz2_stream
+from bertdata.detect import check_compression, detect_format, iter_heads
 from bertdata.dump_header import Header, read_header
-from bertdata.errors import InputError
-from bertdata.inputs import InputFile, find_inputs
+from bertdata.errors import ConfigError, InputError
+from bertdata.inputs import InputFile, file_name, find_inputs, open_input
 from bertdata.parquet import row_group_starts
+from bertdata.remote import is_uri
 
 __all__ = ["Split", "plan_files", "plan_splits", "usual_split_bytes"]
 
 _LOG = logging.getLogger(__name__)
 
 _SPLIT_BYTES = 4 * MIB  # at least: about a second of work, for which the others wait at the end of a stage
+_STREAM_BYTES = 1 << 18  # about as many as a stream of a hundred pages has
+_FETCHED_AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +57,7 @@ class Split:
     start: int
     stop: int
     file_bytes: int
-    file_version: int | str
+    file_version: int
     format: str
     compression: str
     language: str | None
@@ -63,7 +67,7 @@ class Split:
     @property
     def name(self) -> str:
         """File name and byte range, for messages and progress."""
-        return f"{Path(self.path).name}[{self.start:,}-{self.stop:,}]"
+        return f"{file_name(self.path)}[{self.start:,}-{self.stop:,}]"
 
     @property
     def is_whole(self) -> bool:
@@ -100,17 +104,26 @@ def plan_files(files: Sequence[InputFile], *, options: ReadOptions, split_bytes:
         InputError: A file of a kind that is not read.
     """
     split_bytes = split_bytes or usual_split_bytes(files)
-    return [split for file in files for split in _plan_file(file, options=options, split_bytes=split_bytes)]
+    for path, size, _ in files:
+        if size == 0:
+            _LOG.warning("%s is empty", path)
+        elif ":" in options.format and is_uri(path):
+            raise ConfigError(f"--format {options.format} reads local files only; copy {path} to one first")
+    filled = [file for file in files if file.num_bytes]
+    heads = iter_heads(filled) if ":" not in options.format else itertools.repeat(("none", b""))
+    return [
+        split
+        for file, (compression, head) in zip(filled, heads, strict=False)
+        for split in _plan_file(file, compression, head, options=options, split_bytes=split_bytes)
+    ]
 
 
-def _plan_file(file: InputFile, *, options: ReadOptions, split_bytes: int) -> list[Split]:
+def _plan_file(
+    file: InputFile, compression: str, head: bytes, *, options: ReadOptions, split_bytes: int
+) -> list[Split]:
     path, size, version = file
-    if size == 0:
-        _LOG.warning("%s is empty", path)
-        return []
-    compression, file_format, header = "none", options.format, Header()
+    file_format, header = options.format, Header()
     if ":" not in file_format:
-        compression, head = read_head(path)
         check_compression(path, compression=compression, head=head)
         file_format = options.format if options.format != "auto" else detect_format(path, head)
         if file_format == "mediawiki":
@@ -161,7 +174,7 @@ def _cuts(file: InputFile, *, compression: str, file_format: str, options: ReadO
                 raise
             return [0]  # the worker that reads it counts it
     if compression == "bz2" and file_format == "mediawiki":
-        return [0, *_iter_bz2_starts(path, split_bytes=split_bytes)]
+        return [0, *_iter_bz2_starts(file, split_bytes=split_bytes)]
     is_whole = file_format == "text" and options.document_per == "file"
     if compression != "none" or ":" in file_format or is_whole:
         return [0]
@@ -179,10 +192,33 @@ def _coarsen(starts: Sequence[int], *, split_bytes: int) -> list[int]:
     return cuts
 
 
-def _iter_bz2_starts(path: str, *, split_bytes: int) -> Iterator[int]:
+def _iter_bz2_starts(file: InputFile, *, split_bytes: int) -> Iterator[int]:
     """Yields, for each whole multiple of `split_bytes`, the first start of a stream from there on."""
-    with Path(path).open("rb") as file:
-        wanted = split_bytes
-        while (start := find_bz2_stream(file, start=wanted)) is not None:
-            yield start
-            wanted = (start // split_bytes + 1) * split_bytes
+    last = 0
+    with open_input(file.path) as opened:
+        for wanted, data in _iter_after_multiples(file, split_bytes=split_bytes):
+            if wanted <= last:
+                continue
+            found = find_bz2_stream(io.BytesIO(data), start=0)
+            if found is not None:
+                last = wanted + found
+            else:
+                start = find_bz2_stream(opened, start=max(wanted, wanted + len(data) - BZ2_START_BYTES + 1))
+                if start is None:
+                    return
+                last = start
+            yield last
+
+
+def _iter_after_multiples(file: InputFile, *, split_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yields each whole multiple of `split_bytes`, and some bytes from there on: of an object, where streams start."""
+    places = range(split_bytes, file.num_bytes, split_bytes)
+    if not is_uri(file.path):
+        yield from ((place, b"") for place in places)
+        return
+    from bertdata.remote_inputs import iter_parts
+
+    for number in range(0, len(places), _FETCHED_AT_ONCE):
+        batch = places[number : number + _FETCHED_AT_ONCE]
+        parts = list(iter_parts([(file.path, place, place + _STREAM_BYTES) for place in batch]))
+        yield from zip(batch, parts, strict=True)

@@ -79,7 +79,7 @@ def _stream_gcs(store: Any, path: str, position: int, *, piece_bytes: int) -> It
     if size is None:
         raise FileNotFoundError(f"there is no object {path}")
     yield size
-    with store.open_input_stream(path) as stream:
+    with store.open_input_stream(path, compression=None) as stream:
         skipped = 0
         while data := stream.read(piece_bytes):
             if len(data) > position - skipped:
@@ -202,7 +202,7 @@ def _iter_listed(store: Any, path: str) -> Iterator[Frame]:
 
 def _put(store: Any, path: str, *, source: str | None = None, data: bytes = b"") -> Iterator[Frame]:
     """Uploads a local file, or bytes; the object appears at the end, whole."""
-    stream = store.open_output_stream(path)
+    stream = store.open_output_stream(path, compression=None)  # else by the name
     if source is None:
         stream.write(data)
     else:

@@ -12,6 +12,7 @@
     ├── shards/128/train-00000-of-00002.tar.json        blocks and counts of a shard; it is done, for the documents
     │                                                   that build.json excludes
     ├── running/4711            what a worker process is at, and how far
+    ├── tmp                     temporary files of the processes, while they run
     ├── beam.log                what Beam printed
     └── error.json              what ended the build, for the launcher to say
 

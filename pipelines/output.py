@@ -43,7 +43,7 @@ class PipelineOutput:
     """Reads what a pipeline prints until all its processes have ended; used with `with`.
 
     Args:
-        source: The end of a pipe.
+        source: Descriptor of the end of a pipe; it is closed at the end of what comes.
         log: File that gets all of it, as long as it can be written to.
         on_exit: Called at once with the exit status of a worker process that did not end well.
 
@@ -51,7 +51,7 @@ class PipelineOutput:
         error: An error that a stage could not keep in the work folder.
     """
 
-    def __init__(self, source: BinaryIO, *, log: Path, on_exit: Callable[[int], None]) -> None:
+    def __init__(self, source: int, *, log: Path, on_exit: Callable[[int], None]) -> None:
         self.error: BertDataError | None = None
         self._on_exit = on_exit
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -64,7 +64,7 @@ class PipelineOutput:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.join(timeout=2.0)  # a process of the user's own may have left the group, and hold the pipe
+        self._thread.join(timeout=1.0)  # a process of the user's own may have left the group, and hold the pipe
 
     def tail(self) -> str:
         """Returns the last lines, indented."""
@@ -74,14 +74,15 @@ class PipelineOutput:
         log: BinaryIO | None = None
         with contextlib.suppress(OSError):
             log = self._log.open("wb", buffering=0)
-        while data := self._source.readline(_MAX_LINE_BYTES):
-            if log is not None:
-                try:
-                    log.write(data)
-                except OSError:  # what is not in the log is still in memory, and the build itself will say why
-                    log.close()
-                    log = None
-            self._notice(data.decode(errors="replace").rstrip("\n"))
+        with open(self._source, "rb") as source:  # noqa: PTH123 - a descriptor
+            while data := source.readline(_MAX_LINE_BYTES):
+                if log is not None:
+                    try:
+                        log.write(data)
+                    except OSError:  # what is not in the log is still in memory, and the build itself will say why
+                        log.close()
+                        log = None
+                self._notice(data.decode(errors="replace").rstrip("\n"))
         if log is not None:
             log.close()
 

@@ -89,11 +89,12 @@ class Workers:
     def are_gone(self) -> bool:
         """Returns whether any is gone; keeps which were the first."""
         if not self._deaths:
-            self._deaths = [
+            found = [
                 f"{path.name} (at {task or 'nothing, between two tasks'})"
                 for path, task in self._tasks()
                 if not is_alive(int(path.name))
             ]
+            self._deaths = self._deaths or found  # two threads look
         return bool(self._deaths or self._codes)
 
     def ran_out_of_memory(self) -> bool:

@@ -33,6 +33,7 @@ from pipelines.processes import GO_ON, Workers, describe_exit
 
 __all__ = ["run_supervised"]
 
+_COMMAND = (sys.executable, "-m", "pipelines")
 _POLL_SECONDS = 0.25
 _CANCEL_SECONDS = 30.0
 _STDERR = 2  # results alone go to stdout
@@ -61,25 +62,30 @@ def run_supervised(
     shutil.rmtree(running, ignore_errors=True)
     if are_workers_here:  # else nobody is to leave word there, on a file system that all share
         running.mkdir(parents=True)
-    command = [sys.executable, "-m", "pipelines", str(os.getpid()), work.out, runner, str(num_workers), *flags]
+    # Beam removes its temporary folders only at a good end; here they go with the group, or with the next build.
+    temporary = local / "tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    command = [*_COMMAND, str(os.getpid()), work.out, runner, str(num_workers), *flags]
     workers = Workers(running)
-    with _terminable(), contextlib.ExitStack() as stack:
+    with _terminable():
         source, sink = os.pipe()
         with open(sink, "wb", buffering=0) as end:  # noqa: PTH123 - a descriptor
-            pipe = stack.enter_context(open(source, "rb"))  # noqa: PTH123
-            output = PipelineOutput(pipe, log=local / "beam.log", on_exit=workers.notice_exit)
+            output = PipelineOutput(source, log=local / "beam.log", on_exit=workers.notice_exit)
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL if work.lock is None else work.lock,
                 stdout=end if are_workers_here else _STDERR,
                 stderr=end if are_workers_here else None,
                 start_new_session=True,
+                env={**os.environ, "TMPDIR": str(temporary.absolute())},
             )
         with output:
             try:
                 _watch(process, work, output, workers)
             finally:
                 _end_group(process, patience=0 if are_workers_here else _CANCEL_SECONDS)
+                shutil.rmtree(temporary, ignore_errors=True)
     if process.returncode:
         _raise_failure(work, process, output, workers, name=runner)
 
