@@ -38,12 +38,13 @@ from bertdata.ranges import add_up_bins, read_ranges, write_ranges
 from bertdata.rejects import check_rejects, iter_checked_documents, keep_rejects, write_rejects
 from bertdata.run_reading import read_runs
 from bertdata.runs import Run, RunWriter, run_name
+from bertdata.sample import count_words_of_portion, read_sample
 from bertdata.sentences import sentences_of
 from bertdata.shards import block_name, open_shard
 from bertdata.spill import Documents, document_key
 from bertdata.statistics import Statistics, count_block, count_documents, count_shown_tokens
 from bertdata.storage import Folder
-from bertdata.vocabulary import WordCounts, count_portion, train_wordpiece
+from bertdata.vocabulary import train_wordpiece
 from bertdata.wordpiece import Vocabulary, encode_tokenizer, load_tokenizer, parse_tokenizer
 from bertdata.work import Work, shard_record, shard_statistics
 
@@ -63,16 +64,15 @@ WORDLESS_LANGUAGES = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"}
 
 def count_words(work: Work, number: int) -> int:
     """Counts the words of one portion where a vocabulary is to be trained; returns the portion's number."""
-    name = f"words/{number:05d}.json"
-    if work.options.tokenizer.path is None and not work.has(name):
-        options = work.options
-        words = count_portion(
+    if work.options.tokenizer.path is None:
+        count_words_of_portion(
+            work.folder,
+            number,
             work.portions[number],
-            options=options.read,
-            sample_bytes=options.tokenizer.sample_bytes,
+            options=work.options.read,
+            sample_bytes=work.options.tokenizer.sample_bytes,
             keep_rejects_in=work.out_folder,
         )
-        work.write(name, words.to_json())
     return number
 
 
@@ -84,8 +84,8 @@ def train_tokenizer(work: Work) -> None:
     if options.path is not None:
         tokenizer = load_tokenizer(options.path, lowercase=options.lowercase, strip_accents=options.strip_accents)
     else:
-        names = [f"words/{number:05d}.json" for number in range(len(work.portions))]
-        tokenizer = train_wordpiece((WordCounts.from_json(work.read(name)) for name in names), options=options)
+        sample = read_sample(work.folder, num_portions=len(work.portions), sample_bytes=options.sample_bytes)
+        tokenizer = train_wordpiece(sample, options=options)
     if not Vocabulary.of(tokenizer).marks_all_words and work.options.masks.whole_word_mask:
         raise ConfigError(
             "--whole-word-mask needs a tokenizer whose pieces tell where every word begins; those of "

@@ -1,4 +1,4 @@
-"""The command line: `bertdata build`, `vocab`, `download`; what is about a finished data set is in `data_set_cli`."""
+"""The command line: `bertdata build` and `download`; `vocab_cli` and `data_set_cli` have the other commands."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ import click
 
 from bertdata.config import DEFAULT_MIRROR, LATEST
 from bertdata.data_set_cli import export, merge, report, verify
-from bertdata.errors import BertDataError, ConfigError, OutputError
+from bertdata.errors import BertDataError, ConfigError
 from bertdata.inspect_cli import inspect
 from bertdata.options import (
     BEAM_OPTIONS,
     CorpusCommand,
     build_options,
     make_build_options,
-    make_read_options,
-    make_tokenizer_options,
     read_options,
 )
+from bertdata.vocab_cli import vocab
 
 __all__ = ["main"]
 
@@ -123,37 +122,6 @@ def build(
         click.echo(format_table([*manifest_rows(manifest, where=open_folder(place).location), *rows]))
 
 
-@main.command(cls=CorpusCommand)
-@read_options
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The tokenizer.json to write."
-)
-def vocab(inputs: tuple[str, ...], out: Path, **values: Any) -> None:
-    """Trains a WordPiece vocabulary and writes it as tokenizer.json.
-
-    Example: bertdata vocab --input simplewiki.xml.bz2 --out tokenizer.json --vocab-size 8000
-    """
-    from bertdata.inputs import find_inputs
-    from bertdata.portions import plan_portions
-    from bertdata.vocabulary import WordCounts, count_portion, train_wordpiece
-    from bertdata.wordpiece import write_tokenizer
-
-    read = make_read_options(values)
-    options = make_tokenizer_options(values, path=None)
-    counts = WordCounts(sample_bytes=options.sample_bytes)
-    portions = plan_portions(find_inputs(inputs), options=read)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"--out {out} cannot be written to: {error.strerror}") from error
-    with click.progressbar(portions, label="reading words", file=sys.stderr) as bar:
-        for portion in bar:
-            counts.merge(count_portion(portion, options=read, sample_bytes=options.sample_bytes))
-    tokenizer = train_wordpiece([counts], options=options)
-    write_tokenizer(tokenizer, out)
-    click.echo(f"{tokenizer.get_vocab_size():,} entries in {out}")
-
-
 @main.command()
 @click.option("--wiki", required=True, help="Language of the Wikipedia (simple, de), or a database (dewiktionary).")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the dump.")
@@ -180,6 +148,7 @@ def download(wiki: str, out: Path, date: str, mirror: str, contact: str | None) 
         sys.exit(130)
 
 
+main.add_command(vocab)
 main.add_command(inspect)
 main.add_command(report)
 main.add_command(verify)

@@ -17,9 +17,10 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from bertdata.config import ReadOptions, TokenizerOptions
+from bertdata.sample import count_words_of_portion, read_sample
 from bertdata.splits import plan_splits
 from bertdata.storage import LocalFolder
-from bertdata.vocabulary import count_portion, train_wordpiece
+from bertdata.vocabulary import train_wordpiece
 from bertdata.wordpiece import load_tokenizer
 
 LANGUAGES = {"english": "en", "korean": "ko", "chinese": "zh"}
@@ -66,14 +67,9 @@ def _trained_tokenizer(documents: list[str], folder: Path) -> Tokenizer:
     write_documents(documents, path)
     options = TokenizerOptions(lowercase=False)
     (split,) = plan_splits([str(path)], options=ReadOptions())
-    return train_wordpiece(
-        [
-            count_portion(
-                (split,), options=ReadOptions(), sample_bytes=options.sample_bytes, keep_rejects_in=LocalFolder(folder)
-            )
-        ],
-        options=options,
-    )
+    work = LocalFolder(folder)
+    count_words_of_portion(work, 0, (split,), options=ReadOptions(), sample_bytes=options.sample_bytes)
+    return train_wordpiece(read_sample(work, num_portions=1, sample_bytes=options.sample_bytes), options=options)
 
 
 def load_corpus(name: str, *, path: Path | None, megabytes: float, peer_megabytes: float, folder: Path) -> Corpus:

@@ -7,13 +7,17 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import normalizers
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from bertdata.config import ReadOptions, TokenizerOptions
 from bertdata.documents import Document
 from bertdata.errors import InputError
+from bertdata.sample import WordCounts, count_words_of_portion, read_sample
 from bertdata.splits import plan_splits
-from bertdata.vocabulary import SPECIALS, WordCounts, _alphabet, count_portion, train_wordpiece
+from bertdata.vocabulary import SPECIALS, _alphabet, _count_words, train_wordpiece
 from bertdata.wordpiece import Vocabulary, is_lowercase
+from tests.bertdata.memory_folder import MemoryFolder
 from tests.corpus import iter_texts
 
 CHINESE = "北京是中国的首都。北京有很多人。他们说汉语。"
@@ -21,47 +25,26 @@ KOREAN = "서울은 대한민국의 수도이다. 서울에는 사람이 많다.
 VIETNAMESE = "Hà Nội là thủ đô của Việt Nam. Người dân nói tiếng Việt."
 
 
-def counts_of(texts, *, sample_bytes=1 << 30, language=None):
-    counts = WordCounts(sample_bytes=sample_bytes)
+def sample_of(texts, *, language=None):
+    counts = WordCounts(sample_bytes=1 << 30)
     for text in texts:
         counts.add(Document(id="", text=text, language=language), language_option="auto")
-    return counts
+    folder = MemoryFolder()
+    counts.write(folder, 0)
+    return read_sample(folder, num_portions=1, sample_bytes=1 << 30)
 
 
 def train(texts, **options):
-    return train_wordpiece([counts_of(texts)], options=TokenizerOptions(**options))
-
-
-@given(
-    order=st.permutations(list(iter_texts(12))),
-    cuts=st.sets(st.integers(0, 12), max_size=3),
-    size=st.integers(100, 20000),
-)
-def test_sample_does_not_depend_on_order_or_splits(order, cuts, size):
-    wanted = counts_of(iter_texts(12), sample_bytes=size)
-    bounds = sorted({0, *cuts, 12})
-    found = WordCounts(sample_bytes=size)
-    for start, stop in itertools.pairwise(bounds):
-        found.merge(WordCounts.from_json(counts_of(order[start:stop], sample_bytes=size).to_json()))
-    assert (found.total(), found.level, found.language) == (wanted.total(), wanted.level, wanted.language)
-    assert sum(found.text_bytes) <= size or found.level == 63
-
-
-def test_sample_is_a_share_of_the_documents():
-    texts = list(iter_texts(400))
-    whole = counts_of(texts)
-    half = counts_of(texts, sample_bytes=sum(whole.text_bytes) * 2 // 3)
-    assert half.level == 1
-    assert 0.35 < half.total().total() / whole.total().total() < 0.65
+    return train_wordpiece(sample_of(texts), options=TokenizerOptions(**options))
 
 
 SCRIPT = """
 import sys, hashlib
-from tests.bertdata.test_vocabulary import counts_of
+from tests.bertdata.test_vocabulary import sample_of
 from bertdata.config import TokenizerOptions
 from bertdata.vocabulary import train_wordpiece
 texts = sys.stdin.read().split("|")
-tokenizer = train_wordpiece([counts_of(texts)], options=TokenizerOptions(vocab_size=400))
+tokenizer = train_wordpiece(sample_of(texts), options=TokenizerOptions(vocab_size=400))
 print(hashlib.sha256(tokenizer.to_str().encode()).hexdigest())
 """
 
@@ -132,8 +115,8 @@ def test_case_follows_the_language():
     english, vietnamese = train(iter_texts(5)), train([VIETNAMESE], lowercase=None)
     assert is_lowercase(english) is True
     assert english.normalizer.normalize_str("Éa") == "ea"
-    assert is_lowercase(train_wordpiece([counts_of([VIETNAMESE], language="vi")], options=TokenizerOptions())) is False
-    lowered = train_wordpiece([counts_of([VIETNAMESE], language="vi")], options=TokenizerOptions(lowercase=True))
+    assert is_lowercase(train_wordpiece(sample_of([VIETNAMESE], language="vi"), options=TokenizerOptions())) is False
+    lowered = train_wordpiece(sample_of([VIETNAMESE], language="vi"), options=TokenizerOptions(lowercase=True))
     assert lowered.normalizer.normalize_str("Việt") == "việt"
     assert vietnamese is not None
 
@@ -146,9 +129,18 @@ def test_options_force_the_case():
 
 def test_count_portion_reads_a_dump(wiki_file):
     (split,) = plan_splits([str(wiki_file)], options=ReadOptions())
-    counts = count_portion((split,), options=ReadOptions(), sample_bytes=1 << 30)
-    assert counts.language == "en"
-    assert counts.total()["the"] > 100
+    folder = MemoryFolder()
+    count_words_of_portion(folder, 0, (split,), options=ReadOptions(), sample_bytes=1 << 30)
+    sample = read_sample(folder, num_portions=1, sample_bytes=1 << 30)
+    assert sample.language == "en"
+    assert sample.chunks["the"] > 100
+
+
+@given(st.text(st.sampled_from("ab中文㐀豈\u0301é.，か서 \u3000\u200d"), max_size=30), st.booleans())
+def test_words_are_those_of_the_tokenizer(text, lowercase):
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=lowercase)
+    wanted = Counter(word for word, _ in BertPreTokenizer().pre_tokenize_str(normalizer.normalize_str(text)))
+    assert _count_words(Counter(text.split()), normalizer=normalizer) == wanted
 
 
 def test_no_text_is_an_error():

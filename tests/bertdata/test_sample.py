@@ -1,0 +1,144 @@
+import hashlib
+import itertools
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bertdata.config import ReadOptions
+from bertdata.documents import Document
+from bertdata.inputs import find_inputs
+from bertdata.portions import plan_portions
+from bertdata.sample import NUM_LEVELS, PortionWords, WordCounts, count_words_of_portion, lowest_level, read_sample
+from tests.bertdata.memory_folder import MemoryFolder
+from tests.corpus import article, iter_texts
+
+TEXTS = list(iter_texts(40))
+
+
+def record_of(folder, number):
+    return PortionWords(**json.loads(folder.read(f"words/{number:05d}.json")))
+
+
+def count_into(folder, number, texts, *, sample_bytes, level=0):
+    words = WordCounts(sample_bytes=sample_bytes, level=level)
+    for text in texts:
+        words.add(Document(id="", text=text, language=None), language_option="auto")
+    words.write(folder, number)
+
+
+def level_of(text):
+    """The level of a document, by the rule in words: its hash's leading zero bits."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8, person=b"vocabulary").digest()
+    bits = "".join(f"{byte:08b}" for byte in digest)
+    return min(len(bits) - len(bits.lstrip("0")), NUM_LEVELS - 1)
+
+
+def wanted_sample(texts, *, sample_bytes):
+    """The sample as it is documented, from all texts at once."""
+    for level in range(NUM_LEVELS):
+        kept = [text for text in texts if level_of(text) >= level]
+        if sum(len(text.encode()) for text in kept) <= sample_bytes:
+            break
+    return level, Counter(word for text in kept for word in text.split())
+
+
+@given(
+    order=st.permutations(range(len(TEXTS))),
+    cuts=st.sets(st.integers(0, len(TEXTS)), max_size=6),
+    sample_bytes=st.integers(100, 40_000),
+    data=st.data(),
+)
+def test_sample_depends_on_neither_partition_nor_order_nor_what_a_portion_knew(order, cuts, sample_bytes, data):
+    bounds = sorted({0, *cuts, len(TEXTS)})
+    level, wanted = wanted_sample(TEXTS, sample_bytes=sample_bytes)
+    folder = MemoryFolder()
+    for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
+        seen = data.draw(st.sets(st.integers(0, number - 1))) if number else set()
+        possible = lowest_level([record_of(folder, other) for other in seen], sample_bytes=sample_bytes)
+        assert possible <= level
+        texts = [TEXTS[place] for place in order[start:stop]]
+        count_into(folder, number, texts, sample_bytes=sample_bytes, level=possible)
+    num_portions = len(bounds) - 1
+    folder.asked.clear()
+    sample = read_sample(folder, num_portions=num_portions, sample_bytes=sample_bytes)
+    assert sample.chunks == wanted
+    assert sample.language == "en"
+    # Of each portion the levels of the sample are read, and no others.
+    for number in range(num_portions):
+        assert (f"word_counts/{number:05d}.jsonl", 0, record_of(folder, number).ends[level]) in folder.asked
+
+
+def test_later_portions_leave_out_what_cannot_be_in_the_sample(tmp_path):
+    texts = list(iter_texts(300))
+    size = sum(map(len, texts)) // 9
+    folder = MemoryFolder()
+    for number in range(10):
+        path = tmp_path / f"{number}.txt"
+        path.write_text("\n\n".join(text.replace("\n\n", "\n") for text in texts[30 * number : 30 * number + 30]))
+        (portion,) = plan_portions(find_inputs([str(path)]), options=ReadOptions())
+        count_words_of_portion(folder, number, portion, options=ReadOptions(), sample_bytes=size)
+    records = [record_of(folder, number) for number in range(10)]
+    levels = [record.level for record in records]
+    assert levels == sorted(levels)
+    assert levels[-1] >= 2
+    assert sum(sum(record.text_bytes) for record in records[5:]) < sum(map(len, texts[150:])) / 2
+
+
+def test_finished_portion_is_not_counted_again(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("One two.\n")
+    (portion,) = plan_portions(find_inputs([str(path)]), options=ReadOptions())
+    folder = MemoryFolder()
+    count_words_of_portion(folder, 0, portion, options=ReadOptions(), sample_bytes=100)
+    path.unlink()
+    count_words_of_portion(folder, 0, portion, options=ReadOptions(), sample_bytes=100)
+    assert read_sample(folder, num_portions=1, sample_bytes=100).chunks == Counter({"One": 1, "two.": 1})
+
+
+def test_portion_reads_a_bounded_number_of_records(tmp_path, monkeypatch):
+    from bertdata import sample
+
+    monkeypatch.setattr(sample, "MAX_RECORDS_SEEN", 3)
+    path = tmp_path / "a.txt"
+    path.write_text("One two.\n")
+    (portion,) = plan_portions(find_inputs([str(path)]), options=ReadOptions())
+    folder = MemoryFolder()
+    read = []
+    original = folder.read
+    folder.read = lambda name: read.append(name) or original(name)
+    for number in range(6):
+        read.clear()
+        count_words_of_portion(folder, number, portion, options=ReadOptions(), sample_bytes=100)
+        assert len(read) == min(number, 3)
+
+
+def run_vocab(folder, *inputs, name, num_workers):
+    out = folder / f"{name}.json"
+    command = [sys.executable, "-m", "bertdata", "vocab", "--input", *map(str, inputs), "--out", str(out)]
+    command += ["--vocab-size", "400", "--num-workers", str(num_workers)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"400 entries in {out}\n"
+    assert "reading words" in done.stderr
+    return out.read_bytes()
+
+
+@pytest.mark.slow
+def test_vocabulary_is_the_same_with_any_number_of_workers_and_files(tmp_path):
+    texts = list(iter_texts(600))
+    whole = tmp_path / "whole.xml"
+    pages = [article(f"Title {number}", text) for number, text in enumerate(texts)]
+    whole.write_text('<mediawiki xml:lang="en">\n' + "".join(pages) + "</mediawiki>\n")
+    parts = []
+    for number in range(3):
+        parts.append(tmp_path / f"part{number}.xml")
+        own = "".join(pages[number::3])
+        # Padding beyond the size of a split keeps small files out of one portion.
+        filler = f"<!-- {'x' * (33 << 20 if number < 2 else 1)} -->\n"
+        parts[-1].write_text(f'<mediawiki xml:lang="en">\n{own}</mediawiki>\n{filler}')
+    wanted = run_vocab(tmp_path, whole, name="one", num_workers=1)
+    assert run_vocab(tmp_path, *parts, name="two", num_workers=2) == wanted
