@@ -179,7 +179,7 @@ class BuildState:
         return Snapshot(
             stage=stage,
             shares={
-                "reading words": share_read if stage == "reading words" else float(stage != "starting"),
+                "reading words": share_read if stage == "reading words" else 1.0,
                 "vocabulary": float(self._has_tokenizer),
                 "tokenizing": share_read if self._has_tokenizer else 0.0,
                 "building shards": min(1.0, (len(self._shards) + parts) / num_shards) if num_shards else 0.0,

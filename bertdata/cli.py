@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import json
 import logging
 import signal
 import sys
@@ -11,7 +13,7 @@ from typing import Any
 
 import click
 
-from bertdata.config import DEFAULT_MIRROR, LATEST
+from bertdata.config import DEFAULT_MIRROR, LATEST, BuildOptions
 from bertdata.data_set_cli import export, merge, report, verify
 from bertdata.errors import BertDataError, ConfigError
 from bertdata.inspect_cli import inspect
@@ -68,6 +70,8 @@ def build(
     exclude_documents: Path | None,
     keep_work: bool,
     overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
     runner: str,
     num_workers: int,
     **values: Any,
@@ -90,6 +94,11 @@ def build(
     if exclude_documents is not None:
         values["excluded_documents"] = read_document_keys(exclude_documents)
     options = make_build_options(values)
+    if dry_run:
+        _print_estimate(inputs, out=out, options=options, num_workers=num_workers, as_json=as_json)
+        return
+    if as_json:
+        raise click.UsageError("--json goes with --dry-run")
     if importlib.util.find_spec("apache_beam") is None:
         raise ConfigError('bertdata build needs Apache Beam: pip install "bertdata[build]"')
     beam_options = ctx.meta[BEAM_OPTIONS]
@@ -120,6 +129,26 @@ def build(
         is_last = place == places[-1]
         rows = took_rows(progress.took()) if is_last and progress is not None else []
         click.echo(format_table([*manifest_rows(manifest, where=open_folder(place).location), *rows]))
+
+
+def _print_estimate(
+    inputs: tuple[str, ...], *, out: str, options: BuildOptions, num_workers: int, as_json: bool
+) -> None:
+    """Prints what a build would make and take."""
+    from bertdata.disk import free_bytes
+    from bertdata.dry_run import estimate_build
+    from bertdata.inputs import find_inputs
+    from bertdata.portions import plan_portions
+    from bertdata.remote import is_uri
+    from bertdata.summary import estimate_rows, format_table
+
+    files = find_inputs(inputs, out=None if is_uri(out) else Path(out))
+    estimate = estimate_build(plan_portions(files, options=options.read), options=options, num_workers=num_workers)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(estimate), indent=2))
+    else:
+        free = None if is_uri(out) else free_bytes(Path(out))
+        click.echo(format_table(estimate_rows(estimate, free_bytes=free)))
 
 
 @main.command()

@@ -98,9 +98,13 @@ class RemainingTime:
     def _new_share(self, stage: str) -> float:
         return self._shares.get(stage, 0.0) - (self._found or {}).get(stage, 0.0)
 
+    def _seen(self) -> list[str]:
+        """Returns the stages that workers share and that this run has had something to do in."""
+        return [name for name in STAGES if name in PARALLEL and self._new_share(name) > 0 and self._seconds[name] > 0]
+
     def _pooled_speed(self) -> float | None:
         """Returns the speed over all stages that workers share, as far as it is known."""
-        seen = [stage for stage in STAGES if stage in PARALLEL and self._new_share(stage) > 0]
+        seen = self._seen()
         spent = sum(self._spent[stage] for stage in seen)
         done = sum(self._new_share(stage) * self._seconds[stage] for stage in seen)
         if spent < _MIN_SECONDS or not any(self._new_share(stage) >= _MIN_SHARE for stage in seen):
@@ -111,7 +115,7 @@ class RemainingTime:
         """Returns a stage's own speed; at its beginning mostly that of the stages before it."""
         done = self._new_share(stage) * self._seconds[stage]
         prior = _PRIOR_SHARE * self._seconds[stage]
-        others = [other for other in STAGES if other in PARALLEL and other != stage and self._new_share(other) > 0]
+        others = [other for other in self._seen() if other != stage]
         if not done or not others:
             return pooled
         before = sum(self._spent[other] for other in others)

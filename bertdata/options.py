@@ -263,6 +263,13 @@ def build_options(command: Command) -> Command:
             help="Leave the work folder, OUT/.work, when all is done: about as large as the tokens of all documents, "
             "excluded ones too; it lets --exclude-documents build the shards that change alone.",
         ),
+        click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Write nothing: read a sample of the input, and print what the build would make, and take in disk, "
+            "time and memory.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="With --dry-run: print JSON."),
         click.option("--overwrite", is_flag=True, help="Replace another build in OUT."),
         click.option(
             "--runner",

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bertdata.data_set import DataSet
+from bertdata.disk import format_bytes
+from bertdata.dry_run import Estimate
 from bertdata.manifest import Manifest
 from bertdata.progress import Took, format_seconds
 
-__all__ = ["describe_reason", "format_table", "iter_warnings", "manifest_rows", "summary_rows", "took_rows"]
+__all__ = [
+    "describe_reason",
+    "estimate_rows",
+    "format_table",
+    "iter_warnings",
+    "manifest_rows",
+    "summary_rows",
+    "took_rows",
+]
 
 
 def _share(part: int, whole: int) -> float:
@@ -97,6 +107,32 @@ def took_rows(took: Took) -> list[tuple[str, str]]:
         ("portions of the input", done(took.portions, took.portions_found)),
         ("shards built", done(took.shards, took.shards_found)),
         ("peak memory", f"{worker}{took.launcher_memory / 2**20:,.0f} MiB of the launcher"),
+    ]
+
+
+def estimate_rows(estimate: Estimate, *, free_bytes: int | None) -> list[tuple[str, str]]:
+    """Returns the rows about what a build will make and take; `free_bytes` are those of the disk, where it is known."""
+    free = f" ({format_bytes(free_bytes)} free)" if free_bytes is not None else ""
+    share = _share(estimate.sampled_bytes, estimate.input_bytes)
+    return [
+        (
+            "input",
+            f"{estimate.num_files:,} files, {format_bytes(estimate.input_bytes)}, {share:.1%} of it read for this",
+        ),
+        ("portions", f"{estimate.num_portions:,}"),
+        ("documents", f"{estimate.documents:,}"),
+        ("sentences", f"{estimate.sentences:,}"),
+        ("tokens of text", f"{estimate.tokens:,}"),
+        ("pairs", f"{estimate.train_pairs:,} training / {estimate.eval_pairs:,} evaluation"),
+        ("shards", f"{estimate.train_shards:,} training / {estimate.eval_shards:,} evaluation"),
+        ("size", f"{format_bytes(estimate.shard_bytes)} in shards"),
+        ("disk, at the most", f"{format_bytes(estimate.peak_disk_bytes)}{free}"),
+        ("time", f"{format_seconds(estimate.seconds)} with {estimate.num_workers:,} workers on this machine"),
+        (
+            "peak memory",
+            f"{estimate.worker_memory / 2**20:,.0f} MiB of a worker, "
+            f"{estimate.launcher_memory / 2**20:,.0f} MiB of the launcher",
+        ),
     ]
 
 
