@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from bertdata.config import DEFAULT_MIRROR, LATEST, BuildOptions
 from bertdata.data_set_cli import export, merge, report, verify
@@ -19,11 +20,13 @@ from bertdata.errors import BertDataError, ConfigError
 from bertdata.inspect_cli import inspect
 from bertdata.options import (
     BEAM_OPTIONS,
+    RUNNERS,
     CorpusCommand,
     build_options,
     make_build_options,
     read_options,
 )
+from bertdata.remote import is_uri
 from bertdata.vocab_cli import vocab
 
 __all__ = ["main"]
@@ -102,6 +105,11 @@ def build(
     if importlib.util.find_spec("apache_beam") is None:
         raise ConfigError('bertdata build needs Apache Beam: pip install "bertdata[build]"')
     beam_options = ctx.meta[BEAM_OPTIONS]
+    if runner != RUNNERS[0] and ctx.get_parameter_source("num_workers") is ParameterSource.COMMANDLINE:
+        raise click.UsageError(
+            f"--num-workers is for {RUNNERS[0]}; other runners have options of their own, such as -- --max_num_workers "
+            "(Dataflow) or -- --parallelism (Flink)"
+        )
     try:
         submission = check_submission(runner, flags=beam_options, inputs=inputs, out=out, options=options)
     except ConfigError as error:
@@ -139,7 +147,6 @@ def _print_estimate(
     from bertdata.dry_run import estimate_build
     from bertdata.inputs import find_inputs
     from bertdata.portions import plan_portions
-    from bertdata.remote import is_uri
     from bertdata.summary import estimate_rows, format_table
 
     files = find_inputs(inputs, out=None if is_uri(out) else Path(out))

@@ -15,6 +15,7 @@ from bertdata.parameters import Format, Lengths, NearestChoice, Size, Workers, r
 
 __all__ = [
     "BEAM_OPTIONS",
+    "RUNNERS",
     "CorpusCommand",
     "build_options",
     "make_build_options",

@@ -1,6 +1,6 @@
 """Portions: the splits that one task of a worker reads, and how `build.json` holds them.
 
-A task, its records and its runs cost the same whether it reads 32 MiB or one sentence. So whole files that are small
+A task, its records and its runs cost the same whether it reads 4 MiB or one sentence. So whole files that are small
 are put together, in order, until they have the bytes of a split:
 
     split size 10     files  a: 4   b: 5   c: 2   d: 25            e: 1

@@ -8,6 +8,7 @@ import re
 import select
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,18 @@ class StoreError(Exception):
         )
 
 
+_processes: weakref.WeakSet[StoreProcess] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    """Closes, in a fork, what its parent's processes would not end without while the fork goes on."""
+    for process in list(_processes):
+        process.close_pipes()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
 class StoreProcess:
     """A process that answers requests, one after the other.
 
@@ -85,6 +98,7 @@ class StoreProcess:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         self._timeout = timeout
         self._is_ready = False
+        _processes.add(self)
 
     def ask(self, request: dict[str, Any], *, data: bytes = b"", patience: float = 0.0) -> Iterator[tuple[bytes, Any]]:
         """Yields the answer to a request; it must be taken to its end before the next one.
@@ -153,6 +167,10 @@ class StoreProcess:
         """Ends the process."""
         self._process.kill()
         self._process.wait()
+        self.close_pipes()
+
+    def close_pipes(self) -> None:
+        """Closes what leads to the process, and from it."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()

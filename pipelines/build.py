@@ -158,7 +158,7 @@ def build_pipeline(pipeline: beam.Pipeline, work: Work, *, share: bool = False) 
     def spread(
         function: Callable[[Work, Any], Iterable[Any]], find_tasks: Callable[[Work], Sequence[Any]]
     ) -> beam.ParDo:
-        return beam.ParDo(_SharedStage(function, work.out, find_tasks) if share else _Stage(function, work.out))
+        return beam.ParDo(_SharedStage(function, work.out, find_tasks)) if share else stage(function)
 
     return (
         pipeline

@@ -55,9 +55,11 @@ class Submission:
 
     def packages(self) -> AbstractContextManager[list[str]]:
         """Makes ready what brings this package to the workers, see `packages_for_workers`."""
+        if self.workers == "here" or self.values is None:
+            return nullcontext([])
         from pipelines.packages import packages_for_workers
 
-        return nullcontext([]) if self.workers == "here" or self.values is None else packages_for_workers(self.values)
+        return packages_for_workers(self.values)
 
 
 def check_submission(

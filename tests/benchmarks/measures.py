@@ -1,38 +1,21 @@
-"""The parts of the benchmark of builds at size; see `tests.benchmarks.pipeline`."""
+"""Memory, cost, scaling and start-up of builds at size; see `tests.benchmarks.pipeline`."""
 
 from __future__ import annotations
 
-import collections
-import importlib.util
-import shutil
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from tests.benchmarks.corpora import DUMP, write_dump, write_dump_with_long_article, write_packed_dump
-from tests.benchmarks.kills import TARGETS, Kill, digests, kill_and_go_on
-from tests.benchmarks.processes import Run, watch
+from tests.benchmarks.bench import MIB, Bench, given_vocabulary, megabytes, peak_memory, verdict
+from tests.benchmarks.corpora import write_dump, write_dump_with_long_article, write_packed_dump
+from tests.benchmarks.processes import Run
 from tests.benchmarks.timeline import SPREAD, draw, save_figure, stage_times
 
-__all__ = [
-    "Bench",
-    "measure_dry_run",
-    "measure_kills",
-    "measure_memory",
-    "measure_scaling",
-    "measure_startup",
-    "measure_vocabulary",
-    "print_arithmetic",
-]
+__all__ = ["measure_memory", "measure_scaling", "measure_startup"]
 
-VOCAB = DUMP.with_name("bert-base-uncased-vocab.txt")
-MIB = 1 << 20
+SMALL_SHARDS = ("--shard-size", "16MiB")
 MAX_WORKER_MIB = 1024
 MAX_LAUNCHER_MIB = 500
 MAX_GROWTH = 0.15
@@ -40,98 +23,51 @@ MIN_SPEEDUP = 1.85
 MAX_TAIL = 0.05
 MAX_STARTUP_SECONDS = 5.0
 MAX_COST_GROWTH = 0.10
-MAX_END_SECONDS = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """What is measured, and where: the options of the command line, and a folder."""
-
-    folder: Path
-    sizes: tuple[int, ...]
-    packed_size: int
-    article_size: int
-    scaling_size: int
-    small_size: int
-    num_workers: int
-    runs: int
-    num_kills: int
-
-    @property
-    def out(self) -> Path:
-        """Where builds write to, one after the other."""
-        return self.folder / "shards"
-
-    def command(self, dump: Path, *options: str, num_workers: int | None = None) -> list[str]:
-        """Returns the command line of a build."""
-        workers = str(num_workers or self.num_workers)
-        command = [sys.executable, "-m", "bertdata", "build", "--input", str(dump), "--out", str(self.out)]
-        return [*command, "--num-workers", workers, *options]
-
-    def build(self, dump: Path, *options: str, num_workers: int | None = None) -> Run:
-        """Runs a build, watches it, and removes what it wrote."""
-        shutil.rmtree(self.out, ignore_errors=True)
-        run = watch(self.command(dump, *options, num_workers=num_workers), out=self.out)
-        shutil.rmtree(self.out, ignore_errors=True)
-        if run.status != 0:
-            raise click.ClickException(f"the build of {dump} ended with {run.status}:\n{run.error}")
-        return run
-
-
-def _given_vocabulary() -> list[str]:
-    """Returns the options of a build that trains no vocabulary, which no number of workers makes faster."""
-    return ["--tokenizer", str(VOCAB)] if VOCAB.exists() else ["--vocab-size", "8000"]
-
-
-def _verdict(is_reached: bool) -> str:
-    return "reached" if is_reached else "missed"
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"
 
 
 def measure_memory(bench: Bench) -> None:
-    """Builds dumps of each size with a vocabulary of their own, and prints peak memory and cost."""
-    runs = [(size, bench.build(write_dump(bench.folder, num_bytes=size))) for size in bench.sizes]
-    _print_memory([(_megabytes(size), run) for size, run in runs])
+    """Builds dumps of each size, and unusual ones, and prints peak memory and cost."""
+    given = given_vocabulary()
+    sized = [*given, *SMALL_SHARDS]
+    click.echo(f"the sizes with {' '.join(SMALL_SHARDS)}, of which the smallest dump has some; the rest with 64MiB")
+    runs = [(size, bench.build(write_dump(bench.folder, num_bytes=size), *sized)) for size in bench.sizes]
+    _print_memory([(megabytes(size), run) for size, run in runs])
     if len(runs) > 1:
-        peaks = [_peaks(run) for _, run in runs]
+        peaks = [peak_memory(run) for _, run in runs]
         for role in ("launcher", "worker"):
             growth = max(peak[role] for peak in peaks) / min(peak[role] for peak in peaks) - 1
-            verdict = _verdict(growth <= MAX_GROWTH)
-            click.echo(f"most {role} memory is {growth:.0%} above the least ({MAX_GROWTH:.0%} allowed: {verdict})")
+            reached = verdict(growth <= MAX_GROWTH)
+            click.echo(f"most {role} memory is {growth:.0%} above the least ({MAX_GROWTH:.0%} allowed: {reached})")
+        # Before and after the largest, because the machine's own speed changes.
         again = bench.sizes[-2]
-        runs.append((again, bench.build(write_dump(bench.folder, num_bytes=again))))
-    _print_cost(runs)
-    special = []
+        runs.append((again, bench.build(write_dump(bench.folder, num_bytes=again), *sized)))
+        _print_cost(runs)
+    _measure_unusual(bench, given)
+
+
+def _measure_unusual(bench: Bench, given: list[str]) -> None:
+    """Prints the peak memory where a vocabulary is trained, where nothing can be cut, and of one long article."""
+    dumps: dict[str, tuple[Path, list[str]]] = {}
+    if len(bench.sizes) > 1:
+        size = bench.sizes[-2]
+        dumps[f"{megabytes(size)}, trained"] = (write_dump(bench.folder, num_bytes=size), [])
     if bench.packed_size:
-        packed = write_packed_dump(bench.folder, num_bytes=bench.packed_size)
-        special.append((f"one bz2 stream of {_megabytes(bench.packed_size)}", bench.build(packed)))
+        name = f"one bz2 stream, {megabytes(bench.packed_size)}"
+        dumps[name] = (write_packed_dump(bench.folder, num_bytes=bench.packed_size), given)
     if bench.article_size:
-        long = write_dump_with_long_article(
-            bench.folder, num_bytes=bench.article_size, article_bytes=bench.article_size
-        )
-        special.append((f"an article of {_megabytes(bench.article_size)}", bench.build(long)))
-    if special:
+        size = bench.article_size
+        path = write_dump_with_long_article(bench.folder, num_bytes=size, article_bytes=size)
+        dumps[f"an article of {megabytes(size)}"] = (path, given)
+    if dumps:
         click.echo()
-        _print_memory(special)
-
-
-def _peaks(run: Run) -> dict[str, float]:
-    """Returns the peak MiB by kind of process."""
-    peaks: dict[str, float] = collections.defaultdict(float)
-    for role, peak in run.peak.items():
-        kind = "worker" if role.startswith("worker") else role
-        peaks[kind] = max(peaks[kind], peak / MIB)
-    return peaks
+        _print_memory([(name, bench.build(dump, *options)) for name, (dump, options) in dumps.items()])
 
 
 def _print_memory(runs: Sequence[tuple[str, Run]]) -> None:
-    kinds = list(dict.fromkeys(kind for _, run in runs for kind in _peaks(run)))
+    kinds = list(dict.fromkeys(kind for _, run in runs for kind in peak_memory(run)))
     click.echo(f"{'peak memory, MiB':<28}" + "".join(f"{kind:>19}" for kind in kinds))
     for name, run in runs:
-        peaks = _peaks(run)
+        peaks = peak_memory(run)
         click.echo(f"{name:<28}" + "".join(f"{peaks.get(kind, 0):>19,.0f}" for kind in kinds))
         for kind, limit in (("worker", MAX_WORKER_MIB), ("launcher", MAX_LAUNCHER_MIB)):
             if peaks[kind] > limit:
@@ -147,7 +83,7 @@ def _print_memory(runs: Sequence[tuple[str, Run]]) -> None:
 
 
 def _print_cost(runs: Sequence[tuple[int, Run]]) -> None:
-    """Prints what a MB costs; the training of the vocabulary, which takes the same at any size, by itself."""
+    """Prints what a MB costs."""
     click.echo(f"\n{'cost':<12}{'CPU s/MB':>10}{'MB/s':>10}{'s':>10}" + "".join(f"{stage:>22}" for stage in SPREAD))
     rates: dict[int, list[float]] = {}
     for size, run in runs:
@@ -157,29 +93,33 @@ def _print_cost(runs: Sequence[tuple[int, Run]]) -> None:
         rates.setdefault(size, []).append(sum(spread) / size * 1e6)
         stages = "".join(f"{cpu / size * 1e9:>15,.1f} CPU s/GB" for cpu in spread)
         click.echo(
-            f"{_megabytes(size):<12}{rates[size][-1]:>10.4f}{size / 1e6 / seconds:>10.2f}{run.seconds:>10,.1f}{stages}"
+            f"{megabytes(size):<12}{rates[size][-1]:>10.4f}{size / 1e6 / seconds:>10.2f}{run.seconds:>10,.1f}{stages}"
         )
     if len(rates) > 1:
         *_, small, large = sorted(rates)
         growth = statistics.mean(rates[large]) / statistics.mean(rates[small]) - 1
-        verdict = _verdict(abs(growth) <= MAX_COST_GROWTH)
+        reached = verdict(abs(growth) <= MAX_COST_GROWTH)
         click.echo(
-            f"a MB of {_megabytes(large)} costs {growth:+.1%} CPU against one of {_megabytes(small)} "
-            f"({MAX_COST_GROWTH:.0%} allowed: {verdict}); vocabularies took "
-            + ", ".join(f"{run.cpu['train_tokenizer']:.1f} CPU s" for _, run in runs)
+            f"a MB of {megabytes(large)} costs {growth:+.1%} CPU against one of {megabytes(small)} "
+            f"({MAX_COST_GROWTH:.0%} allowed: {reached})"
         )
+
+
+def _first_document(run: Run) -> float:
+    """Returns when the first document of a build of `given_vocabulary` was read."""
+    is_given = given_vocabulary()[0] == "--tokenizer"  # then no words are counted
+    return min(span.start for span in run.spans if span.stage == ("tokenize_split" if is_given else "count_words"))
 
 
 def _work_seconds(run: Run) -> float:
     """Returns the seconds from the first document to the end of the last task."""
-    first = min(span.start for span in run.spans if span.stage in SPREAD)
-    return max(span.stop for span in run.spans) - first
+    return max(span.stop for span in run.spans) - _first_document(run)
 
 
 def measure_scaling(bench: Bench) -> None:
     """Builds the same dump with one worker and with several, in turn, and prints who waited for whom."""
     dump = write_dump(bench.folder, num_bytes=bench.scaling_size)
-    options = [*_given_vocabulary(), "--shard-size", "16MiB"]  # so that there are many also out of a small dump
+    options = [*given_vocabulary(), *SMALL_SHARDS]  # so that there are many also out of a small dump
     seconds: dict[int, list[float]] = {1: [], bench.num_workers: []}
     cpu: dict[int, list[float]] = {1: [], bench.num_workers: []}
     for number in range(bench.runs):
@@ -198,7 +138,7 @@ def measure_scaling(bench: Bench) -> None:
     needed = MIN_SPEEDUP if bench.num_workers == 2 else MIN_SPEEDUP / 2 * bench.num_workers
     click.echo(
         f"{bench.num_workers} workers are {one / several:.2f} times as fast as one ({needed:.2f} needed: "
-        f"{_verdict(one / several >= needed)}); together they take {dearer:+.1%} CPU time for the same work"
+        f"{verdict(one / several >= needed)}); together they take {dearer:+.1%} CPU time for the same work"
     )
 
 
@@ -213,7 +153,7 @@ def _print_timeline(run: Run, figure: Path) -> None:
     seconds = _work_seconds(run)
     click.echo(
         f"  idle tails: {tail:.2f} s of {seconds:.1f} s, {tail / seconds:.1%} ({MAX_TAIL:.0%} allowed: "
-        f"{_verdict(tail <= MAX_TAIL * seconds)})"
+        f"{verdict(tail <= MAX_TAIL * seconds)})"
     )
     if save_figure(run.spans, figure, title=f"{run.num_workers} workers"):
         click.echo(f"  drawn in {figure}")
@@ -225,108 +165,12 @@ def measure_startup(bench: Bench) -> None:
     for num_workers in (1, bench.num_workers):
         first, last = [], []
         for _ in range(2 * bench.runs + 1):
-            run = bench.build(dump, *_given_vocabulary(), num_workers=num_workers)
-            first.append(min(span.start for span in run.spans if span.stage in SPREAD))
+            run = bench.build(dump, *given_vocabulary(), num_workers=num_workers)
+            first.append(_first_document(run))
             last.append(run.seconds - max(span.stop for span in run.spans))
         start = statistics.median(first)
         click.echo(
             f"{num_workers} workers: {start:.2f} s to the first document ({min(first):.2f} to {max(first):.2f}; "
-            f"{MAX_STARTUP_SECONDS:.0f} s allowed: {_verdict(start < MAX_STARTUP_SECONDS)}), "
+            f"{MAX_STARTUP_SECONDS:.0f} s allowed: {verdict(start < MAX_STARTUP_SECONDS)}), "
             f"{statistics.median(last):.2f} s from the last task to the end"
         )
-
-
-def measure_kills(bench: Bench) -> None:
-    """Kills builds at random moments, runs them again, and prints what that cost."""
-    dump = write_dump(bench.folder, num_bytes=bench.small_size)
-    command = bench.command(dump, "--vocab-size", "3000", "--num-shards", "6", "--keep-work", "--max-seq-length", "64")
-    shutil.rmtree(bench.out, ignore_errors=True)
-    started = time.monotonic()
-    subprocess.run(command, check=True, capture_output=True)
-    seconds = time.monotonic() - started
-    expected = digests(bench.out)
-    kills = []
-    for seed in range(bench.num_kills):
-        target = TARGETS[seed % len(TARGETS)]
-        kill = kill_and_go_on(command, out=bench.out, target=target, seed=seed, seconds=seconds, expected=expected)
-        kills.append(kill)
-        _print_kill(kill)
-    shutil.rmtree(bench.out, ignore_errors=True)
-    lived = [kill for kill in kills if kill.was_named is not None]
-    slowest = max((kill.end_seconds for kill in kills), default=0.0)
-    rows = {
-        f"all processes gone within {MAX_END_SECONDS:.0f} s (slowest: {slowest:.1f} s)": (
-            sum(kill.end_seconds <= MAX_END_SECONDS for kill in kills),
-            len(kills),
-        ),
-        "what died was named": (sum(bool(kill.was_named) for kill in lived), len(lived)),
-        "byte-identical after the same command": (sum(kill.is_same for kill in kills), len(kills)),
-        "splits and shards not done again": (
-            sum(kill.num_done - kill.num_redone for kill in kills),
-            sum(kill.num_done for kill in kills),
-        ),
-        "no temporary file left": (sum(not kill.left_over for kill in kills), len(kills)),
-    }
-    for name, (count, total) in rows.items():
-        click.echo(f"{name:<56}{count:>6} of {total:<6}{_verdict(count == total)}")
-
-
-def _print_kill(kill: Kill) -> None:
-    named = {True: "named", False: "NOT NAMED", None: "-"}[kill.was_named]
-    click.echo(
-        f"{kill.target:<9} at {kill.moment:5.1f} s ({', '.join(kill.stages) or 'no task':<30}): gone after "
-        f"{kill.end_seconds:4.1f} s, {named:<9} {kill.num_done:>3} done, {kill.num_redone} again, "
-        f"{'same bytes' if kill.is_same else 'OTHER BYTES'}{' LEFT: ' + ', '.join(kill.left_over) if kill.left_over else ''}"
-    )
-
-
-def _has_option(command: str, option: str) -> bool:
-    result = subprocess.run([sys.executable, "-m", "bertdata", command, "--help"], capture_output=True, text=True)
-    return option in result.stdout
-
-
-def measure_vocabulary(bench: Bench) -> None:
-    """Trains a vocabulary with one worker and with several, and prints time, memory, and whether they are the same."""
-    dump = write_dump(bench.folder, num_bytes=bench.scaling_size)
-    found: list[bytes] = []
-    for num_workers in (1, bench.num_workers) if _has_option("vocab", "--num-workers") else (None,):
-        path = bench.folder / "vocabulary" / "tokenizer.json"
-        command = [sys.executable, "-m", "bertdata", "vocab", "--input", str(dump), "--out", str(path)]
-        run = watch([*command, *(["--num-workers", str(num_workers)] if num_workers else [])], out=bench.out)
-        if run.status != 0:
-            raise click.ClickException(f"bertdata vocab ended with {run.status}:\n{run.error}")
-        found.append(path.read_bytes())
-        peaks = ", ".join(f"{kind} {peak:,.0f} MiB" for kind, peak in _peaks(run).items())
-        click.echo(f"{num_workers or 1} workers, {_megabytes(bench.scaling_size)}: {run.seconds:.1f} s; {peaks}")
-        shutil.rmtree(path.parent)
-    click.echo(f"the same vocabulary: {_verdict(len(set(found)) == 1)}")
-
-
-def measure_dry_run(bench: Bench) -> None:
-    """Prints what --dry-run says, and what the build then took."""
-    if not _has_option("build", "--dry-run"):
-        click.echo("bertdata build has no --dry-run here")
-        return
-    dump = write_dump(bench.folder, num_bytes=bench.scaling_size)
-    command = bench.command(dump, *_given_vocabulary())
-    shutil.rmtree(bench.out, ignore_errors=True)
-    click.echo(subprocess.run([*command, "--dry-run"], check=True, capture_output=True, text=True).stdout)
-    run = watch(command, out=bench.out)
-    shards = list(bench.out.rglob("*.tar"))
-    size = sum(path.stat().st_size for path in bench.out.rglob("*") if path.is_file())
-    num_splits = len({span.task for span in run.spans if span.stage == "tokenize_split"})
-    click.echo(
-        f"it took {run.seconds:.1f} s; {num_splits} splits, {len(shards)} shards, {size / MIB:,.1f} MiB in the end"
-    )
-    shutil.rmtree(bench.out)
-
-
-def print_arithmetic(_bench: Bench) -> None:
-    """Prints what a build of 300 GB of text takes, computed from measured constants."""
-    if importlib.util.find_spec("tests.benchmarks.at_size") is None:
-        click.echo("the arithmetic is not here")
-        return
-    from tests.benchmarks import at_size
-
-    for row in at_size.rows():
-        click.echo("  ".join(str(value) for value in row) if isinstance(row, tuple) else row)

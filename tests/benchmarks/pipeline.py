@@ -3,7 +3,8 @@
 Every build is the real command line in processes of its own. The figures are the machine's of this hour; what counts is
 how they compare with each other: memory at one size and another, one worker and two, the cost of a MB.
 
-    memory    peak memory of each process at each size, for a bz2 file of one stream, and for one very long article
+    memory    peak memory of each process at each size, with a vocabulary to train, for a bz2 file of one stream, and
+              for one very long article
     cost      CPU seconds and seconds of the clock per MB at each size (of the same builds; the second largest twice)
     scaling   one worker against two, and how long a worker waits for the other's last task; timelines
     startup   from the command to the first document, and from the last task to the end
@@ -20,25 +21,26 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from bertdata.parameters import Size
-from tests.benchmarks import measures
-from tests.benchmarks.measures import Bench
+from tests.benchmarks import measures, outcomes
+from tests.benchmarks.bench import Bench
 
 PARTS: dict[str, Callable[[Bench], None]] = {
     "startup": measures.measure_startup,
     "scaling": measures.measure_scaling,
     "memory": measures.measure_memory,
-    "vocab": measures.measure_vocabulary,
-    "dry-run": measures.measure_dry_run,
-    "paper": measures.print_arithmetic,
-    "kills": measures.measure_kills,
+    "vocab": outcomes.measure_vocabulary,
+    "dry-run": outcomes.measure_dry_run,
+    "paper": outcomes.print_arithmetic,
+    "kills": outcomes.measure_kills,
 }
 
 
-class Sizes(click.ParamType):
+class Sizes(click.ParamType[Any]):
     """Sizes with commas between them."""
 
     name = "sizes"
@@ -52,7 +54,7 @@ class Sizes(click.ParamType):
         return tuple(Size().convert(word, param, ctx) for word in value.split(","))
 
 
-class Parts(click.ParamType):
+class Parts(click.ParamType[Any]):
     """Names of parts with commas between them; "cost" is printed with "memory"."""
 
     name = "parts"
@@ -85,7 +87,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 @click.option("--packed-size", type=Size(), default="2GB", show_default=True, help="XML in one bz2 stream; 0B: none.")
 @click.option("--article-size", type=Size(), default="60MB", show_default=True, help="The very long article; 0B: none.")
 @click.option("--scaling-size", type=Size(), default="300MB", show_default=True, help="Dump for scaling.")
-@click.option("--small-size", type=Size(), default="12MB", show_default=True, help="Dump for kills.")
+@click.option("--small-size", type=Size(), default="4MB", show_default=True, help="Dump for kills.")
 @click.option("--num-workers", default=2, show_default=True, help="Worker processes.")
 @click.option("--runs", default=2, show_default=True, help="Runs of each build that is timed, in turn.")
 @click.option("--kills", "num_kills", default=50, show_default=True, help="Builds that are killed.")

@@ -19,6 +19,7 @@ from pathlib import Path
 __all__ = ["IDLE", "Run", "Span", "descendants", "watch"]
 
 SAMPLE_SECONDS = 0.05
+DISK_SECONDS = 0.5
 IDLE = "between tasks"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -55,6 +56,7 @@ class Run:
         cpu: CPU seconds of all processes by stage of the process that took them.
         spans: All tasks, in the order of their ends.
         num_workers: How many processes had tasks.
+        peak_disk: Most bytes that lay in the output folder, the work folder included.
     """
 
     seconds: float = 0.0
@@ -65,6 +67,7 @@ class Run:
     cpu: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     spans: list[Span] = field(default_factory=list)
     num_workers: int = 0
+    peak_disk: int = 0
 
 
 def descendants(pid: int) -> Iterator[int]:
@@ -87,6 +90,14 @@ def _memory(pid: int) -> tuple[int, int]:
     return now, most
 
 
+def _disk_bytes(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # it may be gone by now
+            total += path.lstat().st_size
+    return total
+
+
 def _cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
@@ -107,10 +118,12 @@ def _role(pid: int, *, launcher: int, parent: int) -> str:
 class _Watch:
     """Samples the processes of one command."""
 
-    def __init__(self, launcher: int, *, running: Path) -> None:
+    def __init__(self, launcher: int, *, out: Path) -> None:
         self.run = Run()
         self._launcher = launcher
-        self._running = running
+        self._out = out
+        self._running = out / ".work" / "running"
+        self._disk_due = 0.0
         self._started = time.monotonic()
         self._workers: dict[int, int] = {}
         self._at: dict[int, tuple[str, float]] = {}  # what each worker is at, and since when
@@ -123,6 +136,9 @@ class _Watch:
         for pid in descendants(self._launcher):
             with contextlib.suppress(OSError):
                 self._read_process(pid)
+        if now >= self._disk_due:
+            self._disk_due = now + DISK_SECONDS
+            self.run.peak_disk = max(self.run.peak_disk, _disk_bytes(self._out))
         self.run.seconds = now
 
     def close(self) -> Run:
@@ -180,7 +196,7 @@ def watch(command: Sequence[str], *, out: Path, timeout_seconds: float = 7200.0)
     log = out.with_name(f"{out.name}.stderr")
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
-        watching = _Watch(process.pid, running=out / ".work" / "running")
+        watching = _Watch(process.pid, out=out)
         try:
             while process.poll() is None:
                 watching.sample()

@@ -1,5 +1,10 @@
 """Folders of a build, here and in an object store: the same contract, and what goes wrong on the way to a store."""
 
+import functools
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -7,9 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertdata.errors import ConfigError
+from bertdata import store_folder
+from bertdata.errors import BertDataError, ConfigError, OutputError
+from bertdata.object_stores import ObjectFolder
 from bertdata.storage import LocalFolder, child_place, open_folder
 from tests.bertdata.store_proxy import serve_proxy
+from tests.bertdata.test_lease import wait_for
 from tests.bertdata.test_remote import children_of, is_running, moto  # noqa: F401 - a fixture
 
 DATA = bytes(range(256)) * 40
@@ -173,3 +181,157 @@ def test_nothing_is_left_after_an_exception(bucket, tmp_path):
         raise ZeroDivisionError
     assert bucket.objects() == {}
     assert left_over(tmp_path) == []
+
+
+# What goes wrong on the way.
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Clients that wait no time between tries."""
+    monkeypatch.setattr(store_folder, "ObjectFolder", functools.partial(ObjectFolder, sleep=lambda _seconds: None))
+
+
+def faults_for(methods, faults, *, part=""):
+    """Returns what happens to the first requests of some methods, as `StoreProxy.fault` does."""
+    left = list(faults)
+    return lambda method, target: left.pop(0) if method in methods and part in target and left else ""
+
+
+@pytest.mark.parametrize("fault", [pytest.param("429", marks=pytest.mark.slow), "503", "lost"])
+def test_upload_that_fails_is_tried_again(bucket, proxy, hasty, tmp_path, fault):
+    folder = open_folder(bucket.uri(proxy.address))
+    proxy.fault = faults_for(("PUT",), [fault])
+    folder.write("a", DATA)
+    proxy.fault = faults_for(("PUT",), [fault])
+    with folder.create("in/b.tar") as file:
+        file.write(DATA)
+    assert (bucket.body("a"), bucket.body("in/b.tar")) == (DATA, DATA)
+    assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("fault", ["503", pytest.param("drop", marks=pytest.mark.slow), "cut:100", "short:100"])
+def test_what_is_read_is_whole(bucket, proxy, hasty, fault):
+    folder = open_folder(bucket.uri(proxy.address))
+    for name in "ab":
+        folder.write(name, DATA)
+    proxy.fault = faults_for(("GET",), [fault] * 2, part="/out")
+    assert folder.read("a") == DATA
+    proxy.fault = faults_for(("GET",), [fault] * 2, part="/out")
+    assert folder.read_ranges("a", [(0, 10), (5000, 9000)]) == [DATA[:10], DATA[5000:9000]]
+    proxy.fault = faults_for(("GET",), [fault] * 2, part="/out")
+    parts = [(name, start, start + 900) for start in range(0, 9000, 900) for name in "ab"]
+    assert list(folder.read_many(parts)) == [DATA[start:stop] for _, start, stop in parts]
+
+
+def test_list_facts_and_removals_are_tried_again(bucket, proxy, hasty):
+    status = "503"
+    folder = open_folder(bucket.uri(proxy.address))
+    for name in ("a", "in/b", "in/c"):
+        folder.write(name, DATA)
+    proxy.fault = faults_for(("GET",), [status] * 2)
+    assert folder.names("in") == ["in/b", "in/c"]
+    proxy.fault = faults_for(("HEAD",), [status] * 2)
+    assert folder.size("a") == len(DATA)
+    proxy.fault = faults_for(("DELETE",), [status] * 2)
+    folder.remove(["in/b", "a"])
+    assert bucket.objects().keys() >= {"in/c"}
+    proxy.fault = faults_for(("POST", "DELETE"), [status] * 2)
+    folder.clear()
+    assert bucket.objects() == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"), [("PUT", "403"), ("GET", "503"), pytest.param("PUT", "503", marks=pytest.mark.slow)]
+)
+def test_store_that_fails_for_good_is_an_error_that_names_the_object(bucket, proxy, hasty, tmp_path, method, fault):
+    folder = open_folder(bucket.uri(proxy.address))
+    folder.write("a", DATA)
+    proxy.fault = lambda used, _target: fault if used == method else ""
+    with pytest.raises(BertDataError, match="s3://folders/out.*/a"):
+        if method == "GET":
+            folder.read("a")
+        else:
+            with folder.create("a") as file:
+                file.write(DATA[::-1])
+    proxy.fault = lambda _method, _target: ""
+    assert folder.read("a") == DATA
+    assert left_over(tmp_path) == []
+
+
+def test_object_of_another_size_than_was_uploaded_is_uploaded_again(bucket, proxy, hasty, monkeypatch):
+    folder = open_folder(bucket.uri(proxy.address))
+    put = ObjectFolder.put
+    kept = [3, 5]
+
+    def put_some(self, name, source):
+        put(self, name, source.read_bytes()[: kept.pop()] if kept else source)
+
+    monkeypatch.setattr(ObjectFolder, "put", put_some)
+    with folder.create("a") as file:
+        file.write(DATA)
+    assert bucket.body("a") == DATA
+    kept += [1, 2, 3]
+    said = r"s3://folders/out.*/a has 1 bytes after an upload of 10,240"
+    with pytest.raises(OutputError, match=said), folder.create("a") as file:
+        file.write(DATA)
+
+
+UPLOADER = """
+import sys
+from bertdata.storage import open_folder
+with open_folder(sys.argv[1]).create("a.tar") as file:
+    file.write(bytes(12 << 20))
+"""
+
+
+def test_upload_of_a_killed_process_leaves_no_object_and_no_process(bucket, proxy, tmp_path):
+    """Of the parts of a large object one is there when all is killed that has to do with it."""
+    proxy.fault = lambda method, target: "stall" if method == "PUT" and "partNumber=2" in target else ""
+    with subprocess.Popen([sys.executable, "-c", UPLOADER, bucket.uri(proxy.address)]) as process:
+        wait_for(lambda: proxy.stalled.is_set() and proxy.count("PUT", "partNumber=1"), seconds=60)
+        helpers = children_of(process.pid)
+        assert helpers
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    proxy.released.set()
+    wait_for(lambda: not any(is_running(helper) for helper in helpers))
+    assert bucket.objects() == {}
+    assert len(left_over(tmp_path)) == 1
+    open_folder(bucket.uri()).sweep()
+    assert left_over(tmp_path) == []
+
+
+FORKER = """
+import os, sys, time
+from bertdata.storage import open_folder
+folder = open_folder(sys.argv[1])
+folder.write("a", b"parent")
+if os.fork() == 0:
+    if sys.argv[2] == "uses":
+        assert folder.read("a") == b"parent"
+    folder = None
+    print(f"child {os.getpid()}\\n", end="", flush=True)
+    time.sleep(60)
+print(f"parent {os.getpid()}\\n", end="", flush=True)
+assert folder.read("a") == b"parent"
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["uses", "ignores"])
+def test_process_of_a_killed_parent_ends_though_a_fork_goes_on(bucket, how):
+    command = [sys.executable, "-W", "error", "-c", FORKER, bucket.uri(), how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        pids = dict(process.stdout.readline().split() for _ in range(2))
+        parent, child = int(pids["parent"]), int(pids["child"])
+        helpers = [pid for pid in children_of(parent) if pid != child]
+        assert len(helpers) == 1
+        assert len(children_of(child)) == (how == "uses")
+        os.kill(parent, signal.SIGKILL)
+        process.wait()
+        wait_for(lambda: not is_running(helpers[0]))
+        assert is_running(child)
+        own = children_of(child)
+        os.kill(child, signal.SIGKILL)
+        wait_for(lambda: not any(is_running(pid) for pid in own))

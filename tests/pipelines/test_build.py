@@ -95,6 +95,7 @@ def test_tokenizer_is_read_where_the_command_runs(tmp_path, monkeypatch, wiki_fi
     assert (tmp_path / "out" / ".work" / "tokenizer.json").exists()
 
 
+@pytest.mark.slow
 def test_command_line_runs_on_portable_runner(tmp_path, wiki_file, serial):
     options = ["--max-seq-length", "64", "--dupe-factor", "2", "--num-mask-sets", "2", "--num-shards", "3"]
     options += ["--block-size", "100", "--vocab-size", "300", "--runner", "PortableRunner"]
@@ -103,19 +104,6 @@ def test_command_line_runs_on_portable_runner(tmp_path, wiki_file, serial):
     assert found.returncode == 0, found.stderr
     assert digests(tmp_path / "shards") == serial
     assert "WARNING" not in found.stderr  # what Beam prints is in its log
-
-
-@pytest.mark.slow
-def test_error_of_a_stage_comes_through_the_portable_runner(tmp_path, small_options):
-    path = tmp_path / "bad.jsonl"
-    path.write_text('{"text": "A sentence. Another one."}\n{broken\n')
-    command = [sys.executable, "-m", "bertdata", "build", "--input", path, "--out", tmp_path / "out"]
-    command += ["--runner", "PortableRunner", "--", "--job_endpoint=embed"]
-    found = subprocess.run(command, capture_output=True, text=True)
-    assert found.returncode == 1
-    assert "error: 1 bad records, 0 allowed" in found.stderr
-    assert "Traceback" not in found.stderr
-    assert not list((tmp_path / "out").glob("manifest.json"))
 
 
 def test_every_stage_may_run_twice(tmp_path, wiki_file, trained, serial):
@@ -166,14 +154,15 @@ def test_metrics_count_what_was_done(tmp_path, wiki_file, trained):
     assert totals["read_bytes"] == sum(split.stop - split.start for portion in work.portions[2:] for split in portion)
 
 
-def test_error_of_a_stage_comes_through(tmp_path, small_options):
+@pytest.mark.parametrize("runner", ["FnApiRunner", "PortableRunner"])
+def test_error_of_a_stage_comes_through(tmp_path, small_options, runner):
     path = tmp_path / "bad.jsonl"
     path.write_text('{"text": "A sentence. Another one."}\n{broken\n')
     with (
         pytest.raises(InputError, match=r"1 bad records, 0 allowed.*bad\.jsonl, line 2"),
         open_build([str(path)], out=tmp_path / "out", options=small_options) as work,
     ):
-        build_on_beam(work, runner="FnApiRunner", num_workers=1)
+        build_on_beam(work, runner=runner, flags=["--job_endpoint=embed"])
 
 
 def test_unknown_beam_option_is_refused_with_the_nearest():

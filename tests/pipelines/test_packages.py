@@ -1,5 +1,6 @@
 """How workers on other machines come by the package."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -23,6 +24,7 @@ from pipelines.beam_options import parse_beam_options, pipeline_options
 from pipelines.packages import build_wheel, packages_for_workers
 from tests.bertdata.small_builds import build
 from tests.bertdata.test_build import digests
+from tests.bertdata.test_store_folder import bucket, moto  # noqa: F401 - fixtures
 
 ROOT = Path(bertdata.__file__).parents[1]
 PINS = [f"{name}=={library_versions()[name]}" for name in ("sentencex", "tokenizers")]
@@ -141,6 +143,7 @@ def test_users_other_packages_and_requirements_stay(tmp_path, quick_wheel):
         flags_for(f"--requirements_file={tmp_path / 'gone.txt'}")
 
 
+@pytest.mark.slow
 def test_wheel_that_cannot_be_built_is_an_error_with_what_pip_says(tmp_path):
     (tmp_path / "pyproject.toml").write_text('[build-system]\nrequires = []\nbuild-backend = "no_such_backend"\n')
     (folder := tmp_path / "wheel").mkdir()
@@ -191,7 +194,15 @@ def listens(port):
 
 
 @pytest.fixture
-def pool(tmp_path, wheel):
+def keys(monkeypatch):
+    """Keys of nobody for the store on loopback, so that none of this machine are used."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def pool(tmp_path, wheel, keys):
     """A worker pool that knows the package from its wheel only; yields its address and the folder of the package."""
     package = tmp_path / "package"
     with zipfile.ZipFile(wheel) as archive:
@@ -219,26 +230,23 @@ def pool(tmp_path, wheel):
 
 
 @pytest.mark.slow
-def test_workers_of_a_pool_build_the_same_shards_from_the_wheel(
-    tmp_path, wiki_file, tokenizer_file, small_options, pool
+def test_workers_of_a_pool_build_the_same_shards_in_a_store_from_the_wheel(
+    tmp_path,
+    wiki_file,
+    tokenizer_file,
+    small_options,
+    pool,
+    bucket,  # noqa: F811
 ):
     address, package = pool
-    words = ["--max-seq-length", "64", "--dupe-factor", "2", "--num-mask-sets", "2", "--num-shards", "3"]
-    command = [sys.executable, "-m", "bertdata", "build", "--input", str(wiki_file), *words, "--block-size", "100"]
-    # Workers on another machine would not see it, so the launcher reads it.
-    private = tmp_path / "private" / "tokenizer.json"
-    private.parent.mkdir()
-    shutil.copy(tokenizer_file, private)
-    flags = ["--job_endpoint=embed", "--environment_type=EXTERNAL", f"--environment_config={address}"]
-    out = tmp_path / "shards"
-    words = ["--tokenizer", private, "--out", out, "--runner", "PortableRunner"]
-    found = subprocess.run(
-        [*command, *words, "--", *flags, "--requirements_cache=skip"],
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-m", "bertdata", "build", "--input", str(wiki_file), "--out", bucket.uri()]
+    command += ["--max-seq-length", "64", "--dupe-factor", "2", "--num-mask-sets", "2", "--num-shards", "3"]
+    command += ["--block-size", "100", "--tokenizer", str(tokenizer_file), "--runner", "PortableRunner", "--"]
+    command += ["--job_endpoint=embed", "--environment_type=EXTERNAL", f"--environment_config={address}"]
+    found = subprocess.run([*command, "--requirements_cache=skip"], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
-    assert f"note: {wiki_file}, {out} must lie on a file system that all workers share" in found.stderr
-    assert digests(out) == digests(build(tmp_path / "wanted", wiki_file, options=small_options))
+    assert f"note: {wiki_file} must lie on a file system that all workers share" in found.stderr
+    written = {name: hashlib.sha256(bucket.body(name)).hexdigest() for name in bucket.objects() if name}
+    assert written.pop("manifest.json")
+    assert written == digests(build(tmp_path / "wanted", wiki_file, options=small_options))
     assert list((package / "bertdata" / "__pycache__").glob("build.*.pyc"))  # it was this one that ran
-    assert not (out / ".work").exists()

@@ -85,7 +85,7 @@ def test_task_of_a_killed_worker_is_free_at_once(tmp_path):
 def test_tasks_of_one_stage_have_names_of_their_own():
     shards = [
         ShardTask(
-            max_seq_length=length, split=split, number=number, num_shards=2, first_bin=0, last_bin=1, place=number
+            max_seq_length=length, split=split, number=number, num_shards=2, place=number, first_bin=0, last_bin=1
         )
         for length in (128, 512)
         for split in ("train", "eval")

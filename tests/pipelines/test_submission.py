@@ -1,5 +1,6 @@
 """What is asked before a build goes to a runner: everything that is missing is said before anything is written."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -189,6 +190,7 @@ def test_functions_of_the_users_own_have_to_reach_workers(with_java, hook):
         (["--runner", "PortableRunner"], "--job_endpoint"),
         (["--runner", "PortableRunner", "--", "--job_endpoint=embed", "--environment_type=DOCKER"], "in containers"),
         (["--", "--direct_num_workers"], "expected one argument"),
+        (["--runner", "FlinkRunner", "--num-workers", "2"], "--num-workers is for FnApiRunner"),
     ],
 )
 def test_command_says_what_is_wrong_and_writes_nothing(tmp_path, jsonl_file, words, told):
@@ -197,3 +199,13 @@ def test_command_says_what_is_wrong_and_writes_nothing(tmp_path, jsonl_file, wor
     assert found.exit_code == 2
     assert told in found.output
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_usual_way_does_not_import_beam_in_the_launcher():
+    code = (
+        "import sys; from bertdata.config import *; from pipelines.submission import check_submission; "
+        "options = BuildOptions(tokenizer=TokenizerOptions(), max_seq_lengths=(128,)); "
+        "found = check_submission('FnApiRunner', flags=[], inputs=['a'], out='b', options=options); "
+        "found.packages().__enter__(); sys.exit('apache_beam' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
