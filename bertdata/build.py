@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bertdata.blocks import make_block
 from bertdata.commit import write_data_set
@@ -150,11 +152,23 @@ def tokenize_split(work: Work, number: int) -> int:
     return number
 
 
+def _encode(sentences: list[str], *, encoder: Encoder) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Encodes sentences like `Encoder.encode`, part by part: a document may be much larger than a batch."""
+    ends = np.cumsum(np.fromiter(map(len, sentences), dtype=np.int64, count=len(sentences)))
+    cuts = np.searchsorted(ends, np.arange(BATCH_CHARS, int(ends[-1]) if len(ends) else 0, BATCH_CHARS)).tolist()
+    bounds = sorted({0, *cuts, len(sentences)})
+    parts = [encoder.encode(sentences[start:stop]) for start, stop in itertools.pairwise(bounds)]
+    if len(parts) == 1:
+        return parts[0]
+    ids, lengths = zip(*(parts or [encoder.encode([])]), strict=True)
+    return np.concatenate(ids), np.concatenate(lengths)
+
+
 def _spill(
     batch: list[list[str]], runs: RunWriter, counts: Counter[str], *, encoder: Encoder, vocabulary: Vocabulary
 ) -> None:
     """Tokenizes some documents and adds them to the runs; sentences without a token are dropped and counted."""
-    ids, lengths = encoder.encode([sentence for sentences in batch for sentence in sentences])
+    ids, lengths = _encode([sentence for sentences in batch for sentence in sentences], encoder=encoder)
     counts["tokens"] += len(ids)
     counts["unknown_tokens"] += int((ids == vocabulary.roles["unk"]).sum())
     counts["sentences"] += int((lengths > 0).sum())

@@ -77,29 +77,32 @@ class BuildState:
         self._words: set[int] = set()
         self._word_documents: dict[str, int] = {}  # read for their words, as far as seen: those records are large
         self._portions: dict[int, tuple[int, int]] = {}  # documents and tokens of those tokenized
-        self._tasks: dict[str, str] | None = None  # the record of each task that builds a shard
+        self._tasks: list[tuple[tuple[str, str], str]] | None = None  # what each task is called, and its record
         self._shards: dict[str, int] = {}  # pairs of those built
         self._running: dict[str, Counter[str]] = {}  # what is done of tasks without a record
         self._list_at = 0.0
         self._has_tokenizer = False
 
-    def update(self) -> Snapshot:
-        """Reads what has changed, and returns how far the build is."""
+    def update(self, *, fresh: bool = False) -> Snapshot:
+        """Reads what has changed, and returns how far the build is; `fresh` lists records however long that takes."""
         running = self._read_running()
-        if self._clock() >= self._list_at:
+        if fresh or self._clock() >= self._list_at:
             started = self._clock()
             self._read_records()
             self._running = {what: counts for what, counts in self._running.items() if what in running}
             self._list_at = self._clock() + (self._clock() - started) / _LISTING_SHARE
         self._running.update(running)
-        for number in self._portions:
-            self._running.pop(f"tokenize_split {number}", None)
-        for number in self._words:
-            self._running.pop(f"count_words {number}", None)
-        for what, record in (self._tasks or {}).items():
-            if record in self._shards:
-                self._running.pop(what, None)
+        self._running = {what: counts for what, counts in self._running.items() if not self._has_record(what)}
         return self._snapshot()
+
+    def _has_record(self, what: str) -> bool:
+        """Returns whether the task of a worker is done by its record, though the worker has not ended it yet."""
+        stage, _, rest = what.partition(" ")
+        if stage in ("tokenize_split", "count_words"):
+            number = rest.split()[0] if rest else ""
+            return number.isdigit() and int(number) in (self._words if stage == "count_words" else self._portions)
+        records = [record for names, record in (self._tasks or []) if rest in names]
+        return bool(records) and all(record in self._shards for record in records)
 
     def _read_running(self) -> dict[str, Counter[str]]:
         folder = self._work.folder.local / "running"
@@ -129,7 +132,7 @@ class BuildState:
             return
         if self._tasks is None and work.has("plan.json"):
             tasks = [ShardTask(**task) for task in work.read("plan.json")["tasks"]]
-            self._tasks = {f"build_shard {task}": shard_record(task) for task in tasks}
+            self._tasks = [((str(task), task.name), shard_record(task)) for task in tasks]
         if self._tasks is not None and len(self._shards) < len(self._tasks):
             for length in work.options.max_seq_lengths:
                 names = [f"shards/{length}/{name}.json" for name in self._names(f"shards/{length}", ".json")]

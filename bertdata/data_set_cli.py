@@ -7,12 +7,13 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bertdata.errors import ConfigError
 from bertdata.options import CorpusCommand, parse_mask_set, workers_option
+from bertdata.remote import is_uri, location_of
 
 if TYPE_CHECKING:
     pass
@@ -20,8 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["export", "merge", "report", "verify"]
 
 
+class _LocalFolder(click.Path):
+    """A folder on this machine; a URI, which as a path would only not be found, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if is_uri(value):
+            self.fail(f"{location_of(value)} lies elsewhere; copy the data set here first", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=_LocalFolder(path_type=Path))
 @click.option("--quick", is_flag=True, help="Check that files are there, their sizes and checksums; no samples.")
 @click.option("--json", "as_json", is_flag=True, help="Print what is wrong as JSON.")
 @click.option(
@@ -66,7 +76,7 @@ def verify(folder: Path, quick: bool, as_json: bool, has_document: str | None, n
 
 
 @click.command(cls=CorpusCommand)
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=_LocalFolder(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The HTML file to write.")
 @click.option("--num-samples", type=click.IntRange(min=0), default=6, show_default=True, help="Samples to show.")
 @click.option("--recompute", is_flag=True, help="Count the numbers of the report again, and say which differ.")

@@ -8,8 +8,8 @@ import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from io import SEEK_END
-from typing import BinaryIO, NamedTuple
+from io import SEEK_END, BufferedIOBase
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -61,7 +61,7 @@ def detect_compression(head: bytes) -> str:
     return "zst" if _ZSTD_START.match(head) else "none"
 
 
-def find_bz2_stream(file: BinaryIO, *, start: int) -> int | None:
+def find_bz2_stream(file: BufferedIOBase, *, start: int) -> int | None:
     """Finds where the next bz2 stream with data begins.
 
     Args:
@@ -114,7 +114,7 @@ def iter_chunks(path: str, *, compression: str, start: int, stop: int) -> Iterat
         yield from iter_chunks_of(file, path, compression=compression, start=start, stop=stop)
 
 
-def iter_chunks_of(file: BinaryIO, path: str, *, compression: str, start: int, stop: int) -> Iterator[Chunk]:
+def iter_chunks_of(file: BufferedIOBase, path: str, *, compression: str, start: int, stop: int) -> Iterator[Chunk]:
     """Yields the same of a file that is open; `path` is for messages."""
     try:
         if compression == "none":
@@ -134,23 +134,24 @@ def iter_chunks_of(file: BinaryIO, path: str, *, compression: str, start: int, s
         ) from error
 
 
-def _iter_plain(file: BinaryIO, *, start: int, stop: int) -> Iterator[Chunk]:
+def _iter_plain(file: BufferedIOBase, *, start: int, stop: int) -> Iterator[Chunk]:
     file.seek(start)
     position = start
-    while data := file.read(min(_CHUNK_BYTES, stop - position) if position < stop else _CHUNK_BYTES):
+    # What one read gives, not more: of an object, bytes after the range are fetched bit by bit.
+    while data := file.read1(min(_CHUNK_BYTES, stop - position) if position < stop else _CHUNK_BYTES):
         owned = position < stop
         position += len(data)
         yield Chunk(data, owned, position)
 
 
-def _iter_bz2(file: BinaryIO, *, start: int, stop: int) -> Iterator[Chunk]:
+def _iter_bz2(file: BufferedIOBase, *, start: int, stop: int) -> Iterator[Chunk]:
     file.seek(start)
     data = b""
-    while data or (data := file.read(_CHUNK_BYTES // 4)):
+    while data or (data := file.read1(_CHUNK_BYTES // 4)):
         owned = file.tell() - len(data) < stop
         stream = bz2.BZ2Decompressor()
         while not stream.eof:
-            if stream.needs_input and not data and not (data := file.read(_CHUNK_BYTES // 4)):
+            if stream.needs_input and not data and not (data := file.read1(_CHUNK_BYTES // 4)):
                 raise EOFError("the last bz2 stream has no end")
             text = stream.decompress(data, max_length=_CHUNK_BYTES)
             data = b""

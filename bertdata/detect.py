@@ -10,7 +10,6 @@ import logging
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from bertdata.config import MIB
@@ -67,7 +66,7 @@ def iter_heads(files: Sequence[InputFile]) -> Iterator[tuple[str, bytes]]:
 def _read_head(path: str, *, stored: bytes | None = None, is_all: bool = False) -> tuple[str, bytes]:
     """Returns compression and head of a file; of an object, `stored` are the first bytes, or all."""
     if stored is not None and (is_all or detect_compression(stored) == "none"):
-        opened: BinaryIO = io.BytesIO(stored)
+        opened: io.BufferedIOBase = io.BytesIO(stored)
     elif stored is not None:
         opened = open_input(path, stop=_COMPRESSED_BYTES)
     else:

@@ -7,10 +7,8 @@ show is left out: copies of a document far from each other count as documents.
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,16 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bertdata import build
 from bertdata.config import BuildOptions
 from bertdata.errors import InputError
-from bertdata.meter import peak_memory
+from bertdata.measuring import Measured, measure
 from bertdata.planning import ShardTask, plan_tasks
 from bertdata.portions import Portion
 from bertdata.sampling import SAMPLE_TEXT_BYTES, Place, sample_places
 from bertdata.spill import BIN_BITS
-from bertdata.wordpiece import Vocabulary, parse_tokenizer
-from bertdata.work import Work, shard_record
 
 __all__ = ["Estimate", "estimate_build"]
 
@@ -86,37 +81,6 @@ class Estimate:
     launcher_memory: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Measured:
-    """What the stages took over the sample.
-
-    Attributes:
-        counts: What was counted at each place.
-        seconds: How long each place took to be read for its words, and to be tokenized.
-        vocabulary_seconds: Time of its training.
-        pairs: By length, samples made.
-        pair_bytes: By length, bytes of their shards.
-        shard_seconds: By length, time of building these.
-        shard_tokens: By length, tokens of text in them.
-        num_shards: By length, how many they were.
-        memory: Peak memory: before, after tokenizing, after building shards.
-        token_bytes: Bytes of a token id.
-        run_bytes: Bytes of the tokenized documents in the work folder.
-    """
-
-    counts: list[Counter[str]]
-    seconds: list[tuple[float, float]]
-    vocabulary_seconds: float
-    pairs: Counter[int]
-    pair_bytes: Counter[int]
-    shard_seconds: dict[int, float]
-    shard_tokens: Counter[int]
-    num_shards: Counter[int]
-    memory: tuple[int, int, int]
-    token_bytes: int
-    run_bytes: int
-
-
 def estimate_build(
     portions: Sequence[Portion],
     *,
@@ -138,68 +102,8 @@ def estimate_build(
     with tempfile.TemporaryDirectory(prefix="bertdata-dry-run-") as name:
         (Path(name) / "input").mkdir()
         places = sample_places(portions, options=options.read, folder=Path(name) / "input", text_bytes=text_bytes)
-        measured = _measure(places, out=str(Path(name) / "out"), options=options)
+        measured = measure(places, out=str(Path(name) / "out"), options=options)
     return _extrapolate(portions, places, measured, options=options, num_workers=num_workers)
-
-
-def _measure(places: Sequence[Place], *, out: str, options: BuildOptions) -> _Measured:
-    share = min(1.0, sum(place.stored_bytes for place in places) / sum(place.stands_for for place in places))
-    num_shards = options.shards.num_shards
-    shards = dataclasses.replace(
-        options.shards, eval_fraction=0.0, num_shards=num_shards and max(1, round(num_shards * share))
-    )
-    work = Work(
-        out=out,
-        fingerprint="",
-        base_fingerprint="",
-        options=dataclasses.replace(options, shards=shards),
-        inputs=(),
-        portions=tuple(place.portion for place in places),
-    )
-    clock = time.perf_counter
-    before = peak_memory()
-    marks = [clock()]
-    for number in range(len(places)):
-        build.count_words(work, number)
-        marks.append(clock())
-    words = np.diff(marks).tolist()
-    started = clock()
-    build.train_tokenizer(work)
-    trained = clock()
-    marks = [clock()]
-    for number in range(len(places)):
-        build.tokenize_split(work, number)
-        marks.append(clock())
-    records = [Counter[str](work.read(f"splits/{number:05d}.json")["counts"]) for number in range(len(places))]
-    tokenized = peak_memory()
-    tasks = build.plan_shards(work)
-    pairs, sizes, tokens, number_of = Counter[int](), Counter[int](), Counter[int](), Counter[int]()
-    seconds = dict.fromkeys(options.max_seq_lengths, 0.0)
-    for task in tasks:
-        begun = clock()
-        build.build_shard(work, task)
-        seconds[task.max_seq_length] += clock() - begun
-        record = work.read(shard_record(task))
-        pairs[task.max_seq_length] += record["counts"]["samples"]
-        sizes[task.max_seq_length] += record["entry"]["num_bytes"]
-        number_of[task.max_seq_length] += 1
-    for length in options.max_seq_lengths:
-        tokens[length] = sum(record["tokens"] for record in records)
-    vocabulary = Vocabulary.of(parse_tokenizer(work.folder.read("tokenizer.json"), where="tokenizer.json"))
-    runs = work.folder.child("runs")
-    return _Measured(
-        counts=records,
-        seconds=list(zip(words, np.diff(marks).tolist(), strict=True)),
-        vocabulary_seconds=trained - started,
-        pairs=pairs,
-        pair_bytes=sizes,
-        shard_seconds=seconds,
-        shard_tokens=tokens,
-        num_shards=number_of,
-        memory=(before, tokenized, peak_memory()),
-        token_bytes=vocabulary.dtype.itemsize,
-        run_bytes=sum(runs.size(name) or 0 for name in runs.names() if name.endswith(".run")),
-    )
 
 
 def _rate(places: Sequence[Place], seconds: Sequence[float]) -> tuple[float, float]:
@@ -241,7 +145,7 @@ def _plan(totals: Counter[str], *, options: BuildOptions, token_bytes: int) -> l
 def _extrapolate(
     portions: Sequence[Portion],
     places: Sequence[Place],
-    measured: _Measured,
+    measured: Measured,
     *,
     options: BuildOptions,
     num_workers: int,
@@ -298,12 +202,12 @@ def _extrapolate(
     )
 
 
-def _text_bytes(measured: _Measured) -> float:
+def _text_bytes(measured: Measured) -> float:
     """Returns about how many bytes of text the sample has."""
     return sum(counts["tokens"] for counts in measured.counts) / 0.24
 
 
-def _work_bytes(totals: Counter[str], measured: _Measured, *, options: BuildOptions) -> float:
+def _work_bytes(totals: Counter[str], measured: Measured, *, options: BuildOptions) -> float:
     """Returns the bytes of the work folder: runs, and the words that a vocabulary is trained on."""
     runs = measured.run_bytes * totals["tokens"] / sum(counts["tokens"] for counts in measured.counts)
     if options.tokenizer.path is not None:
@@ -312,7 +216,7 @@ def _work_bytes(totals: Counter[str], measured: _Measured, *, options: BuildOpti
 
 
 def _worker_memory(
-    tasks: Sequence[ShardTask], share_of: dict[ShardTask, float], totals: Counter[str], measured: _Measured
+    tasks: Sequence[ShardTask], share_of: dict[ShardTask, float], totals: Counter[str], measured: Measured
 ) -> int:
     """Returns the peak memory of a worker without Beam: that of tokenizing, or of the largest shard."""
     before, tokenized, built = measured.memory

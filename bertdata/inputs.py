@@ -15,13 +15,20 @@ import posixpath
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 from urllib.parse import unquote
 
 from bertdata.errors import ChangedInputError, InputError
 from bertdata.remote import is_uri, location_of
 
-__all__ = ["InputFile", "check_unchanged", "file_name", "find_inputs", "input_facts", "open_input"]
+__all__ = [
+    "InputFile",
+    "check_unchanged",
+    "file_name",
+    "find_inputs",
+    "input_facts",
+    "open_input",
+]
 
 _BUFFER_BYTES = 1 << 16
 
@@ -40,7 +47,7 @@ class InputFile(NamedTuple):
     version: int
 
 
-def open_input(path: str, *, stop: int | None = None, buffer_bytes: int = _BUFFER_BYTES) -> BinaryIO:
+def open_input(path: str, *, stop: int | None = None, buffer_bytes: int = _BUFFER_BYTES) -> io.BufferedIOBase:
     """Opens an input file for reading, buffered, from any place on.
 
     Args:
@@ -58,7 +65,7 @@ def open_input(path: str, *, stop: int | None = None, buffer_bytes: int = _BUFFE
 
         return io.BufferedReader(RemoteFile(path, stop=stop), buffer_bytes)  # type: ignore[type-var]
     try:
-        return Path(path).open("rb", buffering=buffer_bytes)
+        return io.BufferedReader(io.FileIO(path), buffer_bytes)
     except FileNotFoundError as error:
         raise ChangedInputError(_missing(path)) from error
     except OSError as error:

@@ -168,7 +168,7 @@ def open_build(
     """
     out = str(out)
     folder = open_folder(out)
-    files = find_inputs(inputs, out=None if is_uri(out) else Path(out))
+    files = find_inputs(inputs, out=out)
     portions = plan_portions(files, options=options.read, split_bytes=split_bytes)
     if not portions:
         raise InputError("no document: all input files are empty; check --input")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from io import BufferedIOBase
 
 from bertdata.characters import clean_characters, collapse_spaces
 from bertdata.decompress import iter_chunks
@@ -149,7 +149,7 @@ def iter_lines_from_before(split: Split, *, max_bytes: int) -> Iterator[tuple[in
         yield number, offset, _join_line(parts, offset) if num_bytes <= max_bytes else None
 
 
-def _line_start(file: BinaryIO, place: int) -> int:
+def _line_start(file: BufferedIOBase, place: int) -> int:
     """Returns where the line begins that a byte belongs to."""
     stop = place
     while stop > 0:

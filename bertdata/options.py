@@ -270,7 +270,7 @@ def build_options(command: Command) -> Command:
             help="Write nothing: read a sample of the input, and print what the build would make, and take in disk, "
             "time and memory.",
         ),
-        click.option("--json", "as_json", is_flag=True, help="With --dry-run: print JSON."),
+        click.option("--json", "as_json", is_flag=True, help="With --dry-run: print the estimate as JSON."),
         click.option("--overwrite", is_flag=True, help="Replace another build in OUT."),
         click.option(
             "--runner",

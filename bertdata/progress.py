@@ -96,7 +96,7 @@ class Progress:
     def _update(self) -> tuple[Snapshot, str]:
         """Returns how far the build is, and the same in words."""
         now = time.monotonic()
-        snapshot = self._state.update()
+        snapshot = self._state.update(fresh=self._stop.is_set())
         if snapshot.stage == self._last.stage:  # between a task's end and its record, less seems done
             kept = {
                 name: max(getattr(snapshot, name), getattr(self._last, name))

@@ -125,10 +125,11 @@ def _read_jsonl(record: Record, _: Split, intake: Intake) -> Iterator[Document]:
         return intake.reject(record.where, "bad_json", line)
     if not isinstance(values, dict):
         return intake.reject(record.where, "bad_json", line)
-    value = values.get(intake.options.text_field)
+    value, language, excerpt = values.get(intake.options.text_field), values.get("language"), line[:1000]
     if isinstance(value, str) and is_extracted_record(values):
         value = unescape(value)
-    return (yield from intake.accept_value(record.where, value, language=values.get("language"), record=line))
+    del line, values  # they may be large, and live as long as the document is worked on
+    return (yield from intake.accept_value(record.where, value, language=language, record=excerpt))
 
 
 def _iter_parquet(split: Split, intake: Intake) -> Iterator[Record]:

@@ -13,11 +13,17 @@ import numpy.typing as npt
 __all__ = ["BIN_BITS", "Documents", "document_key", "gather_spans", "key_bins", "offsets_of"]
 
 BIN_BITS = 16
+_SENTENCES_AT_ONCE = 1 << 14  # a document may have 60 MB of them
 
 
 def document_key(sentences: Sequence[str]) -> bytes:
     """Returns the 16-byte key of a document: BLAKE2b of its sentences, joined by newlines."""
-    return hashlib.blake2b("\n".join(sentences).encode(), digest_size=16).digest()
+    digest = hashlib.blake2b(digest_size=16)
+    for first in range(0, len(sentences), _SENTENCES_AT_ONCE):
+        if first:
+            digest.update(b"\n")
+        digest.update("\n".join(sentences[first : first + _SENTENCES_AT_ONCE]).encode())
+    return digest.digest()
 
 
 def key_bins(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:

@@ -148,7 +148,7 @@ def build_pipeline(pipeline: beam.Pipeline, work: Work, *, share: bool = False) 
 
     Args:
         pipeline: Where to.
-        work: A prepared build.
+        work: A prepared build; a given tokenizer has been written, and only one to be trained has steps of its own.
         share: Whether all workers are on this machine, and share the tasks of a stage as they go.
     """
 
@@ -160,14 +160,21 @@ def build_pipeline(pipeline: beam.Pipeline, work: Work, *, share: bool = False) 
     ) -> beam.ParDo:
         return beam.ParDo(_SharedStage(function, work.out, find_tasks)) if share else stage(function)
 
-    return (
+    portions = (
         pipeline
         | "Splits" >> beam.Create(range(len(work.portions)), reshuffle=False)
         | "SpreadSplits" >> beam.Reshuffle()  # number of a portion
-        | "CountWords" >> spread(_count_words, portions_by_size)  # (None, number of a portion)
-        | "AllWords" >> beam.GroupByKey()
-        | "TrainTokenizer" >> stage(_train_tokenizer)  # number of a portion
-        | "SpreadSplitsAgain" >> beam.Reshuffle()
+    )
+    if work.options.tokenizer.path is None:
+        portions = (
+            portions
+            | "CountWords" >> spread(_count_words, portions_by_size)  # (None, number of a portion)
+            | "AllWords" >> beam.GroupByKey()
+            | "TrainTokenizer" >> stage(_train_tokenizer)  # number of a portion
+            | "SpreadSplitsAgain" >> beam.Reshuffle()
+        )
+    return (
+        portions
         | "TokenizeSplit" >> spread(_tokenize_split, portions_by_size)  # (None, number of a portion)
         | "AllSplits" >> beam.GroupByKey()
         | "PlanShards" >> stage(_plan_shards)  # ShardTask

@@ -27,7 +27,7 @@ from bertdata.wikitext import clean_wikitext
 from tests.benchmarks.texts import BOOKS
 from tests.corpus import article, iter_texts
 
-__all__ = ["PageMill", "write_dump", "write_dump_with_long_article", "write_packed_dump"]
+__all__ = ["PageMill", "write_dump", "write_dump_with_long_article", "write_packed_dump", "write_prose"]
 
 DUMP = BOOKS.with_name("enwiki-106-articles.xml.bz2")
 PAGE_BYTES = 6000  # of wikitext at least, where a long article is cut
@@ -217,3 +217,20 @@ def write_dump_with_long_article(folder: Path, *, num_bytes: int, article_bytes:
     mill = _mill()
     name = f"long-article-{num_bytes}-{article_bytes}.xml"
     return _write(folder / name, mill.iter_dump(num_bytes, inserted=mill.long_article(article_bytes)))
+
+
+def write_prose(folder: Path, *, num_bytes: int) -> Path:
+    """Writes the articles' text alone, as plain text with a blank line after each; `num_bytes` of it, about."""
+
+    def documents() -> Iterator[bytes]:
+        size = 0
+        for number in itertools.count():
+            if size >= num_bytes:
+                return
+            text = "\n".join(line for line in _prose(_mill().page(number)).splitlines() if line)
+            if text:
+                data = f"{text}\n\n".encode()
+                size += len(data)
+                yield data
+
+    return _write(folder / f"prose-{num_bytes}.txt", documents())

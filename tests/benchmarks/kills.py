@@ -32,7 +32,8 @@ class Kill:
         stages: What the killed workers were at.
         end_seconds: Until no process of the build was left.
         said: What the launcher said last, if it lived.
-        was_named: Whether it named the process or task that died; None where the launcher itself was killed.
+        was_named: Whether it named the process or task that died; None where the launcher was killed too, or where the
+            death came too late to matter.
         num_done: Splits and shards that were done by then, words of splits included.
         num_redone: How many of them were done again.
         is_same: Whether the result is that of an undisturbed build, byte for byte.
@@ -120,12 +121,17 @@ def kill_and_go_on(
     """
     draw = random.Random(seed)
     moment = draw.uniform(0.02, 0.95) * seconds
-    shutil.rmtree(out, ignore_errors=True)
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=moment)
+    while True:
+        shutil.rmtree(out, ignore_errors=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        try:
+            process.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            break
+        moment *= 0.8  # it was faster than usual
+        process.communicate()
     tasks = _tasks(out)
     everyone = list(descendants(process.pid))
     victims = _pick_victims(draw, target=target, launcher=process.pid, tasks=tasks)
@@ -146,7 +152,7 @@ def kill_and_go_on(
         stages=tuple(sorted({task.partition(" ")[0] for pid in victims if (task := tasks.get(pid))})),
         end_seconds=end_seconds,
         said=said.strip().splitlines()[-1] if said.strip() else "",
-        was_named=any(name in said for name in names) if process.pid not in victims else None,
+        was_named=any(name in said for name in names) if process.returncode == 1 else None,
         num_done=len(done),
         num_redone=sum(after.get(name) != facts for name, facts in done.items()),
         is_same=digests(out) == expected,

@@ -12,7 +12,7 @@ import time
 import click
 
 from tests.benchmarks.bench import MIB, Bench, given_vocabulary, megabytes, peak_memory, verdict
-from tests.benchmarks.corpora import write_dump
+from tests.benchmarks.corpora import write_dump, write_prose
 from tests.benchmarks.kills import TARGETS, Kill, digests, kill_and_go_on
 from tests.benchmarks.processes import watch
 
@@ -120,12 +120,17 @@ def measure_dry_run(bench: Bench) -> None:
         click.echo(f"{name:<20} said {said[name]:>16,.0f}, came {value:>16,.0f}, {off:>+7.1%} ({reached})")
 
 
-def print_arithmetic(_bench: Bench) -> None:
-    """Prints what a build of 300 GB of text takes, computed from measured constants."""
+def print_arithmetic(bench: Bench) -> None:
+    """Prints what a build of 300 GB of text takes, computed from the constants of a small one."""
     if importlib.util.find_spec("tests.benchmarks.at_size") is None:
         click.echo("the arithmetic is not here")
         return
+    from bertdata.work import Work
     from tests.benchmarks import at_size
 
-    for row in at_size.rows():
-        click.echo("  ".join(str(value) for value in row) if isinstance(row, tuple) else row)
+    text = write_prose(bench.folder, num_bytes=bench.small_size)
+    shutil.rmtree(bench.out, ignore_errors=True)
+    subprocess.run(bench.command(text, *given_vocabulary(), "--keep-work"), check=True, capture_output=True)
+    for name, value in at_size.rows(at_size.measure(Work.load(bench.out), max_seq_length=128)):
+        click.echo(f"{name:<34}{value}")
+    shutil.rmtree(bench.out)

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import urllib.parse
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,14 +27,12 @@ class ShardServer:
         files: Content by path, for `answer_files` and `answer_gcs`.
         faults: What happens to the next requests for data: a status such as "503"; "drop" for no answer; "stall" for
             none either, but for ever; "cut:N" and "stall:N" after N bytes; "short:N" for a body of N bytes that says so;
-            "break:N" for a connection that ends when N bytes have been sent to it;
             "flip:N" for a wrong bit in byte N; "" for nothing.
         is_data: Whether a request is one for data, by method and path.
         retry_after: Value of that header in failures.
         ignore_range: Answer requests for a part with the whole.
         requests: (method, path without query, header Range) of each request.
         on_request: Called with method and path before each answer.
-        sent: Its `body` is what came with the request that the thread answers.
     """
 
     answer: Callable[[str, str, dict[str, str]], Answer] | None = None
@@ -44,7 +43,6 @@ class ShardServer:
     ignore_range: bool = False
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     on_request: Callable[[str, str], None] = lambda _method, _path: None
-    sent: threading.local = field(default_factory=threading.local)
     address: str = ""  # host:port
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -69,12 +67,29 @@ class ShardServer:
         content = self.files.get(f"/{bucket}/{name}")
         if match and not name and any(key.startswith(f"/{bucket}/") for key in self.files):
             return 200, {"Content-Type": "application/json"}, json.dumps({"name": bucket, "id": bucket}).encode()
+        if listed := re.fullmatch(r"/storage/v1/b/([^/]+)/o", path):
+            return self._list_gcs(listed[1], urllib.parse.parse_qs(query).get("prefix", [""])[0])
         if content is None:
             return 404, {}, b'{"error": {"code": 404, "message": "not found"}}'
         if "media" in urllib.parse.parse_qs(query).get("alt", []):
             return self._part(content, headers.get("Range"))
+        return 200, {"Content-Type": "application/json"}, json.dumps(self._facts_gcs(bucket, name)).encode()
+
+    def _facts_gcs(self, bucket: str, name: str) -> dict[str, str]:
+        content = self.files[f"/{bucket}/{name}"]
+        # A time that tells one content from another.
+        changed = f"2026-01-01T00:00:{zlib.crc32(content) % 60:02d}.000Z"
         facts = {"name": name, "bucket": bucket, "size": str(len(content)), "generation": "1", "metageneration": "1"}
-        return 200, {"Content-Type": "application/json"}, json.dumps({"kind": "storage#object", **facts}).encode()
+        return {"kind": "storage#object", "updated": changed, "timeCreated": changed, **facts}
+
+    def _list_gcs(self, bucket: str, prefix: str) -> Answer:
+        names = (path.removeprefix(f"/{bucket}/") for path in self.files if path.startswith(f"/{bucket}/{prefix}"))
+        items = [self._facts_gcs(bucket, name) for name in sorted(names)]
+        return (
+            200,
+            {"Content-Type": "application/json"},
+            json.dumps({"kind": "storage#objects", "items": items}).encode(),
+        )
 
     def _part(self, content: bytes, asked: str | None) -> Answer:
         if asked is None or self.ignore_range:
@@ -88,19 +103,13 @@ class ShardServer:
         return 206, {"Content-Range": f"bytes {start}-{start + len(body) - 1}/{len(content)}"}, body
 
 
-def passed_on_to(
-    host: str, port: int, *, sent: threading.local | None = None
-) -> Callable[[str, str, dict[str, str]], Answer]:
-    """Returns the function that answers as another server does; `sent` is what `ShardServer` has of this name."""
+def passed_on_to(host: str, port: int) -> Callable[[str, str, dict[str, str]], Answer]:
+    """Returns the function that answers as another server does."""
 
     def answer(method: str, target: str, headers: dict[str, str]) -> Answer:
         connection = http.client.HTTPConnection(host, port, timeout=10)
         try:
-            kept = {name: value for name, value in headers.items() if name not in ("Expect", "Transfer-Encoding")}
-            body = sent.body if sent is not None and method in ("PUT", "POST") else None
-            if body is not None:
-                kept["Content-Length"] = str(len(body))
-            connection.request(method, target, body=body, headers={**kept, "Connection": "close"})
+            connection.request(method, target, headers={**headers, "Connection": "close"})
             response = connection.getresponse()
             kept = {
                 name: value
@@ -136,11 +145,6 @@ def _handler(server: ShardServer) -> type[BaseHTTPRequestHandler]:
                 return
             assert server.answer is not None
             headers = {name.title(): value for name, value in self.headers.items()}
-            if self.command in ("PUT", "POST"):
-                server.sent.body = self._take_body(int(where) if kind == "break" else None)
-                if kind == "break":
-                    self.close_connection = True
-                    return
             status, headers, body = server.answer(self.command, self.path, headers)
             number = min(int(where), len(body)) if where else 0
             if kind == "flip" and body:
@@ -153,18 +157,7 @@ def _handler(server: ShardServer) -> type[BaseHTTPRequestHandler]:
                 self.wfile.flush()
                 server.released.wait()
 
-        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
-
-        def _take_body(self, limit: int | None) -> bytes:
-            if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-                num_bytes = int(self.headers.get("Content-Length", "0"))
-                return self.rfile.read(num_bytes if limit is None else min(limit, num_bytes))
-            parts = []
-            while num_bytes := int(self.rfile.readline().partition(b";")[0], 16):
-                parts.append(self.rfile.read(num_bytes))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(parts)
+        do_HEAD = do_GET
 
         def _send(self, status: int, headers: dict[str, str], body: bytes, *, limit: int | None = None) -> None:
             self.send_response(status)

@@ -18,7 +18,7 @@ COMMANDS = {
         "--min-document-chars", "--max-document-bytes", "--keep-duplicates", "--max-seq-length", "--short-seq-prob",
         "--next-sentence", "--dupe-factor", "--num-mask-sets", "--masked-lm-prob", "--max-predictions-per-seq",
         "--whole-word-mask", "--eval-fraction", "--shard-size", "--num-shards", "--block-size", "--seed",
-        "--filter", "--max-rejects", "--skip-bad-splits", "--exclude-documents", "--keep-work", "--overwrite",
+        "--filter", "--max-rejects", "--skip-bad-splits", "--exclude-documents", "--keep-work", "--overwrite", "--dry-run", "--json",
         "--runner", "--num-workers",
     ],
     "vocab": ["--input", "--out", "--vocab-size", "--lowercase"],

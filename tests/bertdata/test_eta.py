@@ -52,6 +52,9 @@ def simulate(options, *, speeds, text_scale=1.0, start=None, step=1.0, num_worke
             shards=0,
             num_shards=None,
         )
+        if not now:  # before the first task nothing is done, not even a stage that there is not
+            nothing = dict.fromkeys(STAGES, 0.0) | (start or {})
+            remaining.update(dataclasses.replace(snapshot, stage="starting", shares=nothing), now=-1, num_workers=0)
         remaining.update(snapshot, now=now, num_workers=num_workers)
         truth = sum((1 - shares[name]) * durations[name] for name in STAGES)
         yield truth, remaining.seconds(), remaining.share_done

@@ -84,6 +84,34 @@ def test_changed_input_is_another_build(finished, jsonl_file, small_options, tmp
     assert fingerprint_of(small_options, inputs=find_inputs([str(copy)])) != first
 
 
+CHANGES = {
+    "longer": (lambda folder: (folder / "a.jsonl").write_text("longer"), r"/a.jsonl has changed: it had [\d,]+ bytes, and has 6."),
+    "later": (lambda folder: os.utime(folder / "a.jsonl", (1, 1)), "/a.jsonl has changed: it was written to since."),
+    "missing": (lambda folder: (folder / "b.jsonl").unlink(), "/b.jsonl is no input any more."),
+    "new": (lambda folder: (folder / "c.jsonl").write_text("x"), "/c.jsonl is a new input."),
+    "many": (
+        lambda folder: [(folder / f"d{number}.jsonl").write_text("x") for number in range(7)],
+        "/d0.jsonl is a new input; .*/d4.jsonl is a new input; and 2 more.",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_input_that_changed_since_a_build_was_ended_is_named(tmp_path, jsonl_file, small_options, change):
+    (tmp_path / "in").mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / "in" / name).write_bytes(jsonl_file.read_bytes())
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt), open_build([str(tmp_path / "in")], out=out, options=small_options):
+        raise KeyboardInterrupt
+    with pytest.raises(OutputError, match=r"this one has \w+\): seed was 0, and is 7\. Give another --out"):
+        build(out, tmp_path / "in", dataclasses.replace(small_options, seed=7))
+    apply, message = CHANGES[change]
+    apply(tmp_path / "in")
+    with pytest.raises(OutputError, match=f"{message} Give another --out, or replace it with"):
+        build(out, tmp_path / "in", small_options)
+
+
 def test_lock_keeps_a_second_launcher_out(tmp_path):
     with Lock(tmp_path), pytest.raises(OutputError, match="another build is writing"), Lock(tmp_path):
         pass

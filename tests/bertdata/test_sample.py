@@ -15,7 +15,7 @@ from bertdata.inputs import find_inputs
 from bertdata.portions import plan_portions
 from bertdata.sample import NUM_LEVELS, PortionWords, WordCounts, count_words_of_portion, lowest_level, read_sample
 from tests.bertdata.memory_folder import MemoryFolder
-from tests.corpus import article, iter_texts
+from tests.corpus import iter_texts
 
 TEXTS = list(iter_texts(40))
 
@@ -122,23 +122,21 @@ def run_vocab(folder, *inputs, name, num_workers):
     command = [sys.executable, "-m", "bertdata", "vocab", "--input", *map(str, inputs), "--out", str(out)]
     command += ["--vocab-size", "400", "--num-workers", str(num_workers)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == f"400 entries in {out}\n"
+    assert done.stdout.endswith(f" entries in {out}\n")
     assert "reading words" in done.stderr
     return out.read_bytes()
 
 
 @pytest.mark.slow
 def test_vocabulary_is_the_same_with_any_number_of_workers_and_files(tmp_path):
-    texts = list(iter_texts(600))
-    whole = tmp_path / "whole.xml"
-    pages = [article(f"Title {number}", text) for number, text in enumerate(texts)]
-    whole.write_text('<mediawiki xml:lang="en">\n' + "".join(pages) + "</mediawiki>\n")
+    records = [json.dumps({"text": text}) for text in iter_texts(600)]
+    whole = tmp_path / "whole.jsonl"
+    whole.write_text("\n".join(records) + "\n")
     parts = []
     for number in range(3):
-        parts.append(tmp_path / f"part{number}.xml")
-        own = "".join(pages[number::3])
-        # Padding beyond the size of a split keeps small files out of one portion.
-        filler = f"<!-- {'x' * (33 << 20 if number < 2 else 1)} -->\n"
-        parts[-1].write_text(f'<mediawiki xml:lang="en">\n{own}</mediawiki>\n{filler}')
+        parts.append(tmp_path / f"part{number}.jsonl")
+        # A record without text, as large as a split, keeps the files out of one portion.
+        filler = json.dumps({"text": "", "more": "x" * (33 << 20)})
+        parts[-1].write_text("\n".join([*records[number::3], filler]) + "\n")
     wanted = run_vocab(tmp_path, whole, name="one", num_workers=1)
     assert run_vocab(tmp_path, *parts, name="two", num_workers=2) == wanted

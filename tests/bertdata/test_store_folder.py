@@ -1,6 +1,7 @@
 """Folders of a build, here and in an object store: the same contract, and what goes wrong on the way to a store."""
 
 import functools
+import itertools
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from tests.bertdata.test_lease import wait_for
 from tests.bertdata.test_remote import children_of, is_running, moto  # noqa: F401 - a fixture
 
 DATA = bytes(range(256)) * 40
+_numbers = itertools.count(1)  # of folders: modules of tests share the server
 
 
 @pytest.fixture(autouse=True)
@@ -51,19 +53,23 @@ def bucket(moto):  # noqa: F811
         def __init__(self):
             self.number = 0
 
-        def uri(self, address=moto):
-            """The place of a folder of its own."""
-            self.number += 1
-            return f"s3://folders/out {self.number}?endpoint_override={address}&scheme=http&region=us-east-1"
+        def uri(self, address=moto, *, number=None):
+            """The place of a folder of its own, or of an earlier one."""
+            if number is None:
+                self.number = next(_numbers)
+            return f"s3://folders/out {number or self.number}?endpoint_override={address}&scheme=http&region=us-east-1"
 
         def objects(self):
-            """Bytes of each object by name, but for the one that stands for the folder itself."""
+            """Bytes of each object by name, but for those that stand for folders."""
             found = client.list_objects_v2(Bucket="folders", Prefix=f"out {self.number}/")
             objects = {item["Key"].partition("/")[2]: item["Size"] for item in found.get("Contents", [])}
-            return {name: size for name, size in objects.items() if name}
+            return {name: size for name, size in objects.items() if name and not name.endswith("/")}
 
         def body(self, name):
             return client.get_object(Bucket="folders", Key=f"out {self.number}/{name}")["Body"].read()
+
+        def put(self, name, data):
+            client.put_object(Bucket="folders", Key=f"out {self.number}/{name}", Body=data)
 
         def cut(self, name, num_bytes):
             key = f"out {self.number}/{name}"

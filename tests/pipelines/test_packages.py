@@ -1,6 +1,7 @@
 """How workers on other machines come by the package."""
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -11,17 +12,22 @@ import time
 import zipfile
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
-from apache_beam.options.pipeline_options import PortableOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PortableOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.transforms.environments import Environment
 
 import bertdata
+from bertdata.build import build_serially
 from bertdata.errors import ConfigError
+from bertdata.launch import open_build
 from bertdata.work import library_versions
 from pipelines import packages
 from pipelines.beam_options import parse_beam_options, pipeline_options
+from pipelines.build import build_pipeline
 from pipelines.packages import build_wheel, packages_for_workers
+from pipelines.submission import check_submission
 from tests.bertdata.small_builds import build
 from tests.bertdata.test_build import digests
 from tests.bertdata.test_store_folder import bucket, moto  # noqa: F401 - fixtures
@@ -173,6 +179,35 @@ def test_packages_are_among_what_beam_uploads(tmp_path, monkeypatch):
         }
     assert {wheel.name, "requirements.txt", "extra_packages.txt"} <= names
     assert not any("main_session" in name or "pickled" in name for name in names)
+
+
+def test_job_for_dataflow_names_packages_and_region(tmp_path, monkeypatch, wiki_file, trained):
+    """Beam makes the job, and writes it into a file in place of sending it."""
+    pytest.importorskip("google.cloud.dataflow", reason='needs "bertdata[gcp]"')
+    wheel = tmp_path / "bertdata-0.1.0.dev0-py3-none-any.whl"
+    wheel.write_bytes(b"")
+    monkeypatch.setattr(packages, "_source", lambda: wheel)
+    flags = ["--project=my-project", "--region=europe-west4", "--temp_location=gs://bucket/tmp", "--max_num_workers=7"]
+    check_submission("DataflowRunner", flags=flags, inputs=["gs://a/b"], out="gs://a/c", options=trained)
+    flags += ["--requirements_cache=skip", "--no_auth", "--dataflow_endpoint=http://localhost:1"]
+    (staging := tmp_path / "staging").mkdir()
+    with (
+        open_build([str(wiki_file)], out=tmp_path / "out", options=trained, keep_work=True) as work,
+        packages_for_workers(parse_beam_options(flags)) as added,
+    ):
+        options = pipeline_options(runner="DataflowRunner", num_workers=1, flags=[*flags, *added])
+        cloud = options.view_as(GoogleCloudOptions)
+        cloud.staging_location, cloud.template_location = str(staging), str(tmp_path / "job.json")
+        pipeline = beam.Pipeline(options=options)
+        build_pipeline(pipeline, work)
+        pipeline.run()
+        build_serially(work)
+    (workers,) = json.loads((tmp_path / "job.json").read_text())["environment"]["workerPools"]
+    uploaded = {package["name"] for package in workers["packages"]}
+    assert {wheel.name, "requirements.txt", "extra_packages.txt"} <= uploaded
+    assert not any("session" in name for name in uploaded)
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert workers["workerHarnessContainerImage"].endswith(f"beam_python{python}_sdk:{beam.__version__}")
 
 
 def free_port():

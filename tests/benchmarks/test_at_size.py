@@ -1,0 +1,31 @@
+from bertdata.build import build_serially
+from bertdata.launch import open_build
+from tests.benchmarks.at_size import Measured, measure, rows
+
+
+def test_constants_of_a_build_give_its_own_figures(tmp_path, jsonl_file, small_options):
+    with open_build([str(jsonl_file)], out=tmp_path / "out", options=small_options, keep_work=True) as work:
+        build_serially(work)
+    measured = measure(work, max_seq_length=64)
+    size = jsonl_file.stat().st_size
+    assert round(measured.documents_per_byte * size) == 300
+    assert 0.2 < measured.run_bytes_per_byte < 1
+    assert 5 < measured.bytes_per_bin < 40
+    assert all(value > 0 for value in (measured.shard_bytes_per_byte, measured.record_bytes, measured.task_bytes))
+
+
+def test_arithmetic_of_300_gb():
+    measured = Measured(
+        run_bytes_per_byte=0.5,
+        documents_per_byte=1 / 4000,
+        shard_bytes_per_byte=2,
+        bytes_per_bin=10,
+        record_bytes=1000,
+        task_bytes=150,
+        shard_record_bytes=3000,
+    )
+    found = dict(rows(measured))
+    assert found["portions"] == "2,000 of 150 MB"
+    assert found["runs"] == "2,000 of 75 MB; 150 GB in all"
+    assert found["shards"] == "8,941 of 64 MiB"
+    assert found["requests of a shard"] == "2,000 of 8.4 kB to runs, 6 to the plan"
