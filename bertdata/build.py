@@ -16,19 +16,15 @@ finds its record in the work folder has been done and is not done again.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import itertools
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bertdata.blocks import make_block
 from bertdata.commit import write_data_set
 from bertdata.documents import Reject
-from bertdata.encoder import Encoder
 from bertdata.errors import ConfigError, InputError
 from bertdata.manifest import ShardEntry
 from bertdata.masking import sample_keys
@@ -37,17 +33,16 @@ from bertdata.pairs import build_pairs
 from bertdata.planning import ShardTask, plan_tasks
 from bertdata.prepare import find_excluded, prepare_documents
 from bertdata.ranges import add_up_bins, read_ranges, write_ranges
-from bertdata.rejects import check_rejects, iter_checked_documents, keep_rejects, write_rejects
+from bertdata.rejects import check_rejects, keep_rejects, write_rejects
 from bertdata.run_reading import read_runs
-from bertdata.runs import Run, RunWriter, run_name
+from bertdata.runs import Run
 from bertdata.sample import count_words_of_portion, read_sample
-from bertdata.sentences import sentences_of
 from bertdata.shards import block_name, open_shard
-from bertdata.spill import Documents, document_key
+from bertdata.spill import Documents
 from bertdata.statistics import Statistics, count_block, count_documents, count_shown_tokens
-from bertdata.storage import Folder
+from bertdata.tokenizing import load_encoder, tokenize_split
 from bertdata.vocabulary import train_wordpiece
-from bertdata.wordpiece import Vocabulary, encode_tokenizer, load_tokenizer, parse_tokenizer
+from bertdata.wordpiece import Vocabulary, encode_tokenizer, load_tokenizer
 from bertdata.work import Work, shard_record, shard_statistics
 
 __all__ = [
@@ -60,7 +55,6 @@ __all__ = [
     "write_data_sets",
 ]
 
-BATCH_CHARS = 8 << 20  # of text that is tokenized at once; from here on the encoder gets no faster
 WORDLESS_LANGUAGES = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
 
 
@@ -95,97 +89,6 @@ def train_tokenizer(work: Work) -> None:
         )
     for name, data in encode_tokenizer(tokenizer).items():
         work.folder.write(name, data)
-
-
-@functools.lru_cache(maxsize=2)
-def _load_encoder(tokenizer_json: bytes) -> tuple[Encoder, Vocabulary]:
-    tokenizer = parse_tokenizer(tokenizer_json, where="tokenizer.json")
-    vocabulary = Vocabulary.of(tokenizer)
-    return Encoder(tokenizer, vocabulary), vocabulary
-
-
-def _encoder(work: Work) -> tuple[Encoder, Vocabulary]:
-    return _load_encoder(work.folder.read("tokenizer.json"))
-
-
-def _has_runs(work: Work, record: dict[str, Any]) -> bool:
-    """Returns whether the runs of a portion are there as they were written."""
-    folder = _runs_folder(work)
-    found = [Run(*run) for run in record["runs"]]
-    sizes = {run_name(run.split, run.number): run.num_bytes for run in found}
-    sizes |= {run.bins_name: run.bins_bytes for run in found}
-    return all(folder.size(name) == num_bytes for name, num_bytes in sizes.items())
-
-
-def tokenize_split(work: Work, number: int) -> int:
-    """Writes the tokenized documents of one portion as runs; returns the portion's number."""
-    name = f"splits/{number:05d}.json"
-    if work.has(name) and _has_runs(work, work.read(name)):
-        return number
-    encoder, vocabulary = _encoder(work)
-    counts: Counter[str] = Counter()
-    languages: Counter[str] = Counter()
-    rejects: list[Reject] = []
-    runs = RunWriter(_runs_folder(work), split=number, dtype=vocabulary.dtype)
-    batch: list[list[str]] = []
-    batched = 0
-    options = work.options.read
-    portion, keep_in = work.portions[number], work.out_folder
-    for document in iter_checked_documents(portion, options=options, counts=counts, rejects=rejects, keep_in=keep_in):
-        language, sentences, num_left_out = sentences_of(document, option=options.language)
-        languages[language] += 1
-        batch.append(sentences)
-        counts["sentences_without_letters"] += num_left_out
-        batched += len(document.text)
-        if batched >= BATCH_CHARS:
-            _spill(batch, runs, counts, encoder=encoder, vocabulary=vocabulary)
-            batch, batched = [], 0
-    _spill(batch, runs, counts, encoder=encoder, vocabulary=vocabulary)
-    record = {
-        "counts": counts,
-        "languages": languages,
-        "runs": runs.close(),
-        "rejects": [dataclasses.asdict(reject) for reject in rejects],
-    }
-    work.write(name, record)
-    count(portions=1)
-    return number
-
-
-def _encode(sentences: list[str], *, encoder: Encoder) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """Encodes sentences like `Encoder.encode`, part by part: a document may be much larger than a batch."""
-    ends = np.cumsum(np.fromiter(map(len, sentences), dtype=np.int64, count=len(sentences)))
-    cuts = np.searchsorted(ends, np.arange(BATCH_CHARS, int(ends[-1]) if len(ends) else 0, BATCH_CHARS)).tolist()
-    bounds = sorted({0, *cuts, len(sentences)})
-    parts = [encoder.encode(sentences[start:stop]) for start, stop in itertools.pairwise(bounds)]
-    if len(parts) == 1:
-        return parts[0]
-    ids, lengths = zip(*(parts or [encoder.encode([])]), strict=True)
-    return np.concatenate(ids), np.concatenate(lengths)
-
-
-def _spill(
-    batch: list[list[str]], runs: RunWriter, counts: Counter[str], *, encoder: Encoder, vocabulary: Vocabulary
-) -> None:
-    """Tokenizes some documents and adds them to the runs; sentences without a token are dropped and counted."""
-    ids, lengths = _encode([sentence for sentences in batch for sentence in sentences], encoder=encoder)
-    counts["tokens"] += len(ids)
-    counts["unknown_tokens"] += int((ids == vocabulary.roles["unk"]).sum())
-    counts["sentences"] += int((lengths > 0).sum())
-    counts["sentences_without_tokens"] += int((lengths == 0).sum())
-    count(sentences=int((lengths > 0).sum()), tokens=len(ids))
-    sentence = token = 0
-    for sentences in batch:
-        num_tokens = lengths[sentence : sentence + len(sentences)]
-        kept = num_tokens[num_tokens > 0]
-        sentence += len(sentences)
-        stop = token + int(kept.sum())
-        if len(kept):
-            counts["documents_under_3_sentences"] += len(kept) < 3
-            runs.add(document_key(sentences), tokens=ids[token:stop], num_tokens=kept)
-        else:
-            counts["documents_without_tokens"] += 1
-        token = stop
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,14 +149,14 @@ def plan_shards(work: Work) -> list[ShardTask]:
             f"no document came out of the input ({found or 'the files are empty'}); "
             "check --input, --format and --min-document-chars"
         )
-    histogram = add_up_bins(_runs_folder(work), totals.runs)
-    token_bytes = _encoder(work)[1].dtype.itemsize
+    histogram = add_up_bins(work.runs_folder, totals.runs)
+    token_bytes = load_encoder(work)[1].dtype.itemsize
     tasks = [
         task
         for length in work.options.max_seq_lengths
         for task in plan_tasks(histogram, options=work.options.for_length(length), token_bytes=token_bytes)
     ]
-    write_ranges(work.folder, _runs_folder(work), totals.runs, tasks=tasks)
+    write_ranges(work.folder, work.runs_folder, totals.runs, tasks=tasks)
     # Last of all: a plan that is there is whole.
     plan = {"tasks": [dataclasses.asdict(task) for task in tasks]}
     work.write("plan.json", plan | {"counts": totals.counts, "languages": totals.languages})
@@ -264,13 +167,9 @@ def _planned(work: Work) -> list[ShardTask]:
     return [ShardTask(**task) for task in work.read("plan.json")["tasks"]]
 
 
-def _runs_folder(work: Work) -> Folder:
-    return work.folder.child("runs")
-
-
 def _load_documents(work: Work, task: ShardTask, *, dtype: np.dtype[Any]) -> Documents:
     parts = read_ranges(work.folder, task)
-    return read_runs(_runs_folder(work), parts, first_bin=task.first_bin, last_bin=task.last_bin, dtype=dtype)
+    return read_runs(work.runs_folder, parts, first_bin=task.first_bin, last_bin=task.last_bin, dtype=dtype)
 
 
 def build_shard(work: Work, task: ShardTask) -> str:
@@ -280,7 +179,7 @@ def build_shard(work: Work, task: ShardTask) -> str:
     if work.has(name) and folder.size(task.name) == work.read(name)["entry"]["num_bytes"]:
         return task.name
     options = work.options.for_length(task.max_seq_length)
-    _, vocabulary = _encoder(work)
+    _, vocabulary = load_encoder(work)
     counts: Counter[str] = Counter()
     documents = _load_documents(work, task, dtype=vocabulary.dtype)
     excluded = find_excluded(documents, excluded=options.shards.excluded_documents)
@@ -328,7 +227,7 @@ def write_data_sets(work: Work) -> None:
     plan = work.read("plan.json")
     tasks = [ShardTask(**task) for task in plan["tasks"]]
     counts, languages = Counter(plan["counts"]), Counter(plan["languages"])
-    _, vocabulary = _encoder(work)
+    _, vocabulary = load_encoder(work)
     for length in work.options.max_seq_lengths:
         own = [task for task in tasks if task.max_seq_length == length]
         write_data_set(work, own, counts=counts, languages=languages, vocabulary=vocabulary)

@@ -26,7 +26,7 @@ from bertdata.options import (
     make_build_options,
     read_options,
 )
-from bertdata.remote import is_uri
+from bertdata.uris import is_uri
 from bertdata.vocab_cli import vocab
 
 __all__ = ["main"]
@@ -149,7 +149,7 @@ def _print_estimate(
     from bertdata.portions import plan_portions
     from bertdata.summary import estimate_rows, format_table
 
-    files = find_inputs(inputs, out=None if is_uri(out) else Path(out))
+    files = find_inputs(inputs, out=out)
     estimate = estimate_build(plan_portions(files, options=options.read), options=options, num_workers=num_workers)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(estimate), indent=2))

@@ -7,14 +7,15 @@ from collections import Counter
 from typing import Any
 
 from bertdata.errors import BertDataError
-from bertdata.index import INDEX, encode_index
+from bertdata.fingerprint import library_versions
+from bertdata.index import INDEX, IndexBuilder
 from bertdata.inputs import file_name
 from bertdata.manifest import DROPPED_DOCUMENTS, MANIFEST, Manifest, ShardEntry, TokenizerInfo, encode_manifest
 from bertdata.planning import ShardTask
 from bertdata.shards import FORMAT_VERSION, BlockEntry
 from bertdata.statistics import STATISTICS, Statistics
 from bertdata.wordpiece import Vocabulary, encode_tokenizer, is_lowercase, parse_tokenizer
-from bertdata.work import Work, library_versions, shard_record
+from bertdata.work import Work, shard_record
 
 __all__ = ["write_data_set"]
 
@@ -36,13 +37,13 @@ def write_data_set(
     """
     length = tasks[0].max_seq_length
     folder = work.data_set_folder(length)
-    entries, blocks, shard_counts = [], [], Counter[str]()
+    entries, index, shard_counts = [], IndexBuilder(), Counter[str]()
     not_found = set(work.options.shards.excluded_documents)
     for task in tasks:
         record = work.read(shard_record(task))
         not_found.difference_update(record["excluded"])
         entries.append(ShardEntry(**record["entry"]))
-        blocks.append([BlockEntry(**block) for block in record["blocks"]])
+        index.add([BlockEntry(**block) for block in record["blocks"]])
         shard_counts.update(record["counts"])
         shard_counts[f"{task.split}_documents"] += record["counts"]["documents_kept"]
         shard_counts[f"{task.split}_samples"] += record["counts"]["samples"]
@@ -51,7 +52,7 @@ def write_data_set(
     empty = Statistics.empty(max_seq_length=length, vocab_size=vocabulary.size)
     files = {
         "tokenizer_config.json": encode_tokenizer(tokenizer)["tokenizer_config.json"],
-        INDEX: encode_index(blocks),
+        INDEX: index.encode(),
         STATISTICS: sum((work.read_statistics(task) for task in tasks), start=empty).to_json(),
     }
     for name, data in (("tokenizer.json", tokenizer_json), *files.items()):

@@ -15,11 +15,11 @@ from bertdata.errors import OutputError, ShardError
 from bertdata.files import read_plain_file, write_atomically
 from bertdata.index import INDEX, BlockIndex, load_index
 from bertdata.manifest import MANIFEST, Manifest, ShardEntry, read_manifest
-from bertdata.remote import is_uri
 from bertdata.shard_files import LocalShards, ShardFiles
 from bertdata.shard_reading import read_block
 from bertdata.shards import Block, position_dtype
 from bertdata.statistics import Statistics, load_statistics
+from bertdata.uris import is_uri
 from bertdata.wordpiece import Vocabulary, load_tokenizer, tokenizer_files
 
 __all__ = ["DataSet", "check_shards", "open_data_set"]

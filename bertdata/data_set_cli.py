@@ -13,7 +13,7 @@ import click
 
 from bertdata.errors import ConfigError
 from bertdata.options import CorpusCommand, parse_mask_set, workers_option
-from bertdata.remote import is_uri, location_of
+from bertdata.uris import is_uri, location_of
 
 if TYPE_CHECKING:
     pass

@@ -17,7 +17,7 @@ from bertdata.decompress import MAGIC_BYTES, detect_compression, iter_chunks_of
 from bertdata.errors import InputError
 from bertdata.inputs import InputFile, open_input
 from bertdata.parquet import MAGIC
-from bertdata.remote import is_uri
+from bertdata.uris import is_uri
 
 __all__ = ["check_compression", "detect_format", "iter_heads"]
 

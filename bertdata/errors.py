@@ -14,6 +14,8 @@ Each message says what was found, what is allowed and what to do. The command li
 with 1 (2 for usage errors, which click reports itself).
 """
 
+from __future__ import annotations
+
 __all__ = [
     "BertDataError",
     "ChangedInputError",
@@ -41,6 +43,12 @@ class InputError(BertDataError):
 
 class ChangedInputError(InputError):
     """An input went or changed while it was read."""
+
+    @classmethod
+    def between(cls, path: str, *, before: int, now: int) -> ChangedInputError:
+        """Returns the error of a file that was changed, by its bytes before and now."""
+        what = f"{before:,} bytes then, {now:,} now" if before != now else f"{now:,} bytes as then, but changed later"
+        return cls(f"{path} was changed while it was read: {what}; run the same command again when it is complete")
 
 
 class TokenizerError(BertDataError):

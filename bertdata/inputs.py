@@ -19,7 +19,7 @@ from typing import NamedTuple, NoReturn
 from urllib.parse import unquote
 
 from bertdata.errors import ChangedInputError, InputError
-from bertdata.remote import is_uri, location_of
+from bertdata.uris import is_uri, location_of
 
 __all__ = [
     "InputFile",
@@ -103,13 +103,7 @@ def check_unchanged(path: str, *, num_bytes: int, version: int) -> None:
     """
     now_bytes, now_version = input_facts(path)
     if (now_bytes, now_version) != (num_bytes, version):
-        raise ChangedInputError(describe_change(path, num_bytes, now_bytes))
-
-
-def describe_change(path: str, before: int, now: int) -> str:
-    """Returns what to say of a file that was changed, by its bytes before and now."""
-    what = f"{before:,} bytes then, {now:,} now" if before != now else f"{now:,} bytes as then, but changed later"
-    return f"{path} was changed while it was read: {what}; run the same command again when it is complete"
+        raise ChangedInputError.between(path, before=num_bytes, now=now_bytes)
 
 
 def _missing(path: str) -> str:

@@ -91,7 +91,9 @@ class Intake:
         elif not all(map(_is_encodable, parts)):
             self.reject(where, "bad_utf8", record)
         elif isinstance(value, str):
-            yield from self.accept(where, join_lines(value), language=language)
+            text = join_lines(value)
+            del value, parts  # they may be large, and would live as long as the document is worked on
+            yield from self.accept(where, text, language=language)
         else:
             yield from self.accept_sentences(where, parts, language=language)
 

@@ -11,20 +11,21 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
+from bertdata.clearing import clear_work, remove_build
 from bertdata.config import BuildOptions
 from bertdata.data_set import open_data_set
 from bertdata.differences import describe_differences
 from bertdata.disk import check_disk
 from bertdata.errors import BertDataError, ChangedInputError, ConfigError, InputError, OutputError
+from bertdata.fingerprint import fingerprint_of
 from bertdata.inputs import InputFile, find_inputs
 from bertdata.lock import hold_lock
 from bertdata.manifest import MANIFEST, Manifest, parse_manifest
-from bertdata.planning import ShardTask
 from bertdata.portions import plan_portions
-from bertdata.remote import is_uri
 from bertdata.removal import withdraw_changed_shards
 from bertdata.storage import Folder, open_folder
-from bertdata.work import BUILD, WORK, Work, clear_work, data_set_places, fingerprint_of, remove_build, shard_record
+from bertdata.uris import is_uri
+from bertdata.work import BUILD, WORK, Work, data_set_places
 
 __all__ = ["open_build", "read_written_manifest"]
 
@@ -45,12 +46,28 @@ def _found_fingerprint(out: str, *, options: BuildOptions) -> str | None:
     return None
 
 
+def _load_work(out: str) -> Work:
+    """Reads the build of the work folder.
+
+    Raises:
+        OutputError: It is damaged, or another version of this package wrote it.
+    """
+    try:
+        return Work.load(out)
+    except (ValueError, KeyError, TypeError) as error:
+        where = f"{open_folder(out).child(WORK).location}/{BUILD}"
+        raise OutputError(
+            f"{where} is damaged, or was written by another version of bertdata ({type(error).__name__}: {error}); "
+            "start anew with --overwrite, or give another --out"
+        ) from error
+
+
 def _kept_build(out: str, *, base_fingerprint: str) -> Work | None:
     """Returns the build of the work folder where it is the wanted one, but for the documents that it excludes."""
     folder = open_folder(out).child(WORK)
     if not folder.has(BUILD) or json.loads(folder.read(BUILD)).get("base_fingerprint") != base_fingerprint:
         return None
-    return Work.load(out)
+    return _load_work(out)
 
 
 def _hint_about_exclusions(out: str, *, options: BuildOptions) -> str:
@@ -88,13 +105,14 @@ def _prepare_folder(
     found = _found_fingerprint(out, options=options)
     kept = _kept_build(out, base_fingerprint=base_fingerprint)
     if kept is None and found not in (None, fingerprint) and _ended_with_advice(out):
+        _LOG.info("%s holds another build, which its input or options ended; it is replaced", open_folder(out).location)
         remove_build(out, options=options)
     elif kept is not None and found != fingerprint:
         withdraw_changed_shards(kept, excluded=options.shards.excluded_documents)
     elif found not in (None, fingerprint):
         how = "its inputs, options or versions differ"
         if open_folder(out).child(WORK).has(BUILD):
-            how = describe_differences(Work.load(out), options=options, inputs=inputs)
+            how = describe_differences(_load_work(out), options=options, inputs=inputs)
         raise OutputError(
             f"{open_folder(out).location} holds another build (fingerprint {found}, this one has {fingerprint}): "
             f"{how}. Give another --out, or replace it with --overwrite." + _hint_about_exclusions(out, options=options)
@@ -111,17 +129,6 @@ def _end_work(work: Work, *, keep: bool) -> None:
     if not is_uri(work.out):
         work.folder.clear()  # the lock, too; where that is an object, it is removed as it is given back
     work.folder.sweep()
-
-
-def _log_what_is_done(work: Work) -> None:
-    """Says how many splits and shards the same command need not do again."""
-    done = {name for name in work.folder.names("splits") if name.endswith(".json")}
-    shards = "no shards are planned yet"
-    if work.has("plan.json"):
-        tasks = [ShardTask(**task) for task in work.read("plan.json")["tasks"]]
-        names = {name for length in work.options.max_seq_lengths for name in work.folder.names(f"shards/{length}")}
-        shards = f"{sum(shard_record(task) in names for task in tasks)} of {len(tasks)} shards are done"
-    _LOG.info("going on: %d of %d splits and %s", len(done), len(work.portions), shards)
 
 
 @contextmanager
@@ -198,9 +205,8 @@ def open_build(
         if work.has(BUILD):
             if found == fingerprint:
                 _LOG.info("%s holds this build unfinished", folder.location)
-            work = dataclasses.replace(work, portions=Work.load(out).portions)
+            work = dataclasses.replace(work, portions=_load_work(out).portions)
             work.sweep()
-            _log_what_is_done(work)
         else:
             clear_work(out)
         work.save()

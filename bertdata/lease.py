@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from bertdata.errors import BertDataError, OutputError
-from bertdata.remote import location_of
 from bertdata.storage import Folder, child_place
 from bertdata.store_folder import StoreFolder
+from bertdata.uris import location_of
 
 __all__ = ["Lease", "LeaseTimes", "hold_lease"]
 

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from bertdata.errors import OutputError
 from bertdata.lease import hold_lease
-from bertdata.remote import is_uri
+from bertdata.uris import is_uri
 from bertdata.work import WORK
 
 __all__ = ["Lock", "hold_lock"]

@@ -25,6 +25,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bertdata.data_set import DataSet, check_shards, open_data_set
 from bertdata.errors import ConfigError, OutputError
 from bertdata.files import file_sha256
@@ -147,14 +149,15 @@ def _check_out(out: Path, *, data_sets: Sequence[DataSet]) -> None:
 def _write(data_sets: Sequence[DataSet], *, out: Path) -> None:
     first = data_sets[0]
     first.copy_tokenizer(out)
-    shards, blocks = [], []
-    for split in ("train", "eval"):
-        for data_set in data_sets:
-            for number, shard in enumerate(data_set.manifest.shards):
-                if shard.split == split:
-                    shards.append(_renamed(shard, folder=data_set.folder, out=out))
-                    blocks.append(_block_entries(data_set, number))
-    write_index(out, blocks)
+    chosen = [
+        (data_set, number)
+        for split in ("train", "eval")
+        for data_set in data_sets
+        for number, shard in enumerate(data_set.manifest.shards)
+        if shard.split == split
+    ]
+    shards = [_renamed(one.manifest.shards[number], folder=one.folder, out=out) for one, number in chosen]
+    write_index(out, (_block_entries(data_set, number) for data_set, number in chosen))
     empty = Statistics.empty(
         max_seq_length=first.manifest.options["pairs"]["max_seq_length"], vocab_size=first.manifest.tokenizer.vocab_size
     )
@@ -172,7 +175,8 @@ def _renamed(shard: ShardEntry, *, folder: Path, out: Path) -> ShardEntry:
 
 
 def _block_entries(data_set: DataSet, shard: int) -> list[BlockEntry]:
-    own = data_set.index.take(data_set.index.shard == shard)
+    start, stop = np.searchsorted(data_set.index.shard, [shard, shard + 1]).tolist()
+    own = data_set.index.take(np.arange(start, stop))
     columns = [getattr(own, field.name).tolist() for field in dataclasses.fields(BlockEntry)]
     names = [field.name for field in dataclasses.fields(BlockEntry)]
     return [BlockEntry(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bertdata.errors import DownloadError, OutputError
-from bertdata.remote import MAX_FAILURES, path_in
 from bertdata.retries import WrongSizeError
 from bertdata.store_client import StoreError, StoreProcess, coalesce, cut, iter_parts
 from bertdata.store_pool import StorePool
+from bertdata.uris import MAX_FAILURES, path_in
 from bertdata.web import NotFoundError
 
 __all__ = ["ObjectFacts", "ObjectFolder"]
@@ -129,14 +129,15 @@ class ObjectFolder:
         return found
 
     def read_parts(
-        self, parts: Sequence[tuple[str, int, int]], *, clip: bool = False, keep: bool = False
+        self, parts: Sequence[tuple[str, int, int]], *, clip: bool = False, keep: int = 0
     ) -> Iterator[tuple[ObjectFacts, bytes]]:
         """Yields parts of objects, several of which are fetched at once.
 
         Args:
             parts: (name, first byte, byte after the last) of each; of a few MiB at most.
             clip: An object may end before; then its part is shorter.
-            keep: Objects stay open for the next call, which is one request less; the facts are as old as that.
+            keep: So many objects stay open for the next calls, those that were asked for last, at some 2 KiB each; that
+                is a request less for each call and object. The facts are as old as that, the bytes are not.
 
         Yields:
             Facts about the object, and the bytes, in this order.

@@ -82,8 +82,9 @@ def read_options(command: Command) -> Command:
             multiple=True,
             required=True,
             metavar="PATH",
-            help="Files, folders or glob patterns; may be given several times. MediaWiki XML, JSONL, Parquet, "
-            "WikiExtractor's output or plain text; all but Parquet also compressed with bzip2, gzip or zstd.",
+            help="Files, folders or glob patterns, here or at s3://BUCKET/... and gs://BUCKET/...; may be given "
+            "several times. MediaWiki XML, JSONL, Parquet, WikiExtractor's output or plain text; all but Parquet also "
+            "compressed with bzip2, gzip or zstd.",
         ),
         click.option(
             "--format",
@@ -178,7 +179,14 @@ def parse_mask_set(value: str) -> int | None:
 def build_options(command: Command) -> Command:
     """Adds the options that only a build has."""
     options = [
-        click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder for the shards."),
+        click.option(
+            "--out",
+            required=True,
+            metavar="DIRECTORY",
+            type=click.Path(file_okay=False),
+            help="Folder for the shards, here or at s3://BUCKET/FOLDER or gs://BUCKET/FOLDER; what is done so far lies "
+            "in OUT/.work.",
+        ),
         click.option(
             "--tokenizer",
             metavar="PATH",
@@ -277,7 +285,7 @@ def build_options(command: Command) -> Command:
             type=NearestChoice(RUNNERS),
             default=RUNNERS[0],
             show_default=True,
-            help="Apache Beam runner: on this machine, or elsewhere, with input and output where workers reach them.",
+            help="Apache Beam runner; workers on other machines need input and output where they reach them.",
         ),
         workers_option,
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
 import sys
 import threading
 import time
@@ -13,14 +15,21 @@ from types import TracebackType
 from tqdm import tqdm
 
 from bertdata.build_state import BuildState, Snapshot
+from bertdata.errors import BertDataError
 from bertdata.eta import RemainingTime
 from bertdata.meter import peak_memory
 from bertdata.work import Work
 
-__all__ = ["ByteProgress", "Progress", "Took", "describe", "format_seconds"]
+__all__ = ["ByteProgress", "Progress", "Took", "describe", "describe_briefly", "format_seconds"]
+
+_LOG = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 _LINE_SECONDS = 10.0
+_PATIENCE_SECONDS = 2.0
+_WIDE = "|{bar:16}| {desc} [{elapsed}]"
+_WIDE_CHARS = 30  # but for the words
+_NARROW = "|{bar:5}| {desc}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +83,8 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        # What ended a build, as a store that does not answer, may keep the thread too; nobody waits for that.
+        self._thread.join(timeout=None if kind is None else _PATIENCE_SECONDS)
         self._ended = time.monotonic()
 
     def took(self) -> Took:
@@ -93,10 +103,14 @@ class Progress:
             launcher_memory=peak_memory(),
         )
 
-    def _update(self) -> tuple[Snapshot, str]:
-        """Returns how far the build is, and the same in words."""
+    def _update(self) -> Snapshot:
+        """Returns how far the build is."""
         now = time.monotonic()
-        snapshot = self._state.update(fresh=self._stop.is_set())
+        try:
+            snapshot = self._state.update(fresh=self._stop.is_set())
+        except (BertDataError, OSError) as error:  # of a store that does not answer; the build itself may go on
+            _LOG.info("progress cannot be read at the moment: %s", error)
+            snapshot = self._last
         if snapshot.stage == self._last.stage:  # between a task's end and its record, less seems done
             kept = {
                 name: max(getattr(snapshot, name), getattr(self._last, name))
@@ -105,33 +119,53 @@ class Progress:
             snapshot = dataclasses.replace(snapshot, **kept)
         self._last = snapshot
         self._remaining.update(snapshot, now=now, num_workers=len(self._state.workers))
+        return snapshot
+
+    def _describe(self, snapshot: Snapshot, *, max_chars: int | None = None) -> str:
         rate = self._remaining.share_per_second() * snapshot.input_bytes
-        return snapshot, describe(snapshot, bytes_per_second=rate, seconds_left=self._remaining.seconds())
+        seconds_left = self._remaining.seconds()
+        text = describe(snapshot, bytes_per_second=rate, seconds_left=seconds_left)
+        if max_chars is None or len(text) <= max_chars:
+            return text
+        return describe_briefly(snapshot, bytes_per_second=rate, seconds_left=seconds_left)
 
     def _run(self) -> None:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and _columns() != 0:  # some pseudo-terminals say that they have none
             self._run_bar()
         else:
             self._run_lines()
 
     def _run_bar(self) -> None:
-        with tqdm(total=1.0, file=sys.stderr, bar_format="|{bar:16}| {desc} [{elapsed}]", dynamic_ncols=True) as bar:
+        with tqdm(total=1.0, file=sys.stderr, bar_format=_WIDE, dynamic_ncols=True) as bar:
             stopped = False
             while not stopped:
                 stopped = self._stop.wait(_POLL_SECONDS)
-                _, text = self._update()
+                snapshot = self._update()
+                columns = _columns()
+                room = None if columns is None else columns - _WIDE_CHARS
+                text = self._describe(snapshot, max_chars=room)
                 bar.n = self._remaining.share_done
+                bar.bar_format = _WIDE if room is None or len(text) <= room else _NARROW
                 bar.set_description_str(text)  # and shows it
 
     def _run_lines(self) -> None:
         stage, due = "", 0.0
         while not self._stop.wait(_POLL_SECONDS):
-            snapshot, text = self._update()
+            snapshot = self._update()
             now = time.monotonic()
             if snapshot.stage != stage or now >= due:
                 stage, due = snapshot.stage, now + _LINE_SECONDS
+                text = self._describe(snapshot)
                 print(f"[{now - self._started:6.1f} s] {text}", file=sys.stderr, flush=True)  # noqa: T201
         self._update()
+
+
+def _columns() -> int | None:
+    """Returns how wide the terminal of stderr is; None where that is not known."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return None
 
 
 def _describe_found(found: Snapshot) -> str:
@@ -139,6 +173,14 @@ def _describe_found(found: Snapshot) -> str:
     portions = f"{found.portions:,} of {found.num_portions:,} portions"
     shards = f", {found.shards:,} of {found.num_shards:,} shards" if found.num_shards is not None else ""
     return f"{portions}{shards} {verb}"
+
+
+def _describe_stage(snapshot: Snapshot) -> str:
+    if snapshot.stage in ("reading words", "tokenizing"):
+        return f"{snapshot.stage} {snapshot.portions:,}/{snapshot.num_portions:,}"
+    if snapshot.num_shards is not None:
+        return f"{snapshot.stage} {snapshot.shards:,}/{snapshot.num_shards:,}"
+    return snapshot.stage
 
 
 def describe(snapshot: Snapshot, *, bytes_per_second: float, seconds_left: float | None) -> str:
@@ -149,17 +191,30 @@ def describe(snapshot: Snapshot, *, bytes_per_second: float, seconds_left: float
         bytes_per_second: Of input, in the present stage; 0 where it is not known.
         seconds_left: Remaining seconds; None where they are not known.
     """
-    stage = snapshot.stage
-    if stage in ("reading words", "tokenizing"):
-        stage += f" {snapshot.portions:,}/{snapshot.num_portions:,}"
-    elif snapshot.num_shards is not None:
-        stage += f" {snapshot.shards:,}/{snapshot.num_shards:,}"
     share = snapshot.read_bytes / max(1, snapshot.input_bytes)
     rate = f"{bytes_per_second / 1e6:.1f} MB/s" if bytes_per_second else "-- MB/s"
     return (
-        f"{stage}: read {snapshot.read_bytes / 1e6:,.1f} of {snapshot.input_bytes / 1e6:,.1f} MB ({share:.0%}), "
+        f"{_describe_stage(snapshot)}: "
+        f"read {snapshot.read_bytes / 1e6:,.1f} of {snapshot.input_bytes / 1e6:,.1f} MB ({share:.0%}), "
         f"{snapshot.documents:,} documents, {snapshot.pairs:,} pairs, {rate}, ETA {format_seconds(seconds_left)}"
     )
+
+
+def describe_briefly(snapshot: Snapshot, *, bytes_per_second: float, seconds_left: float | None) -> str:
+    """Returns the same in fewer characters, with what may be cut off at the end; see `describe`."""
+    rate = f"{bytes_per_second / 1e6:.1f} MB/s" if bytes_per_second else "-- MB/s"
+    return (
+        f"{_describe_stage(snapshot)}, ETA {format_seconds(seconds_left)}, {rate}, {_short(snapshot.pairs)} pairs, "
+        f"{_short(snapshot.documents)} docs, read {snapshot.read_bytes / max(1, snapshot.input_bytes):.0%}"
+    )
+
+
+def _short(number: int) -> str:
+    """Returns a number in few characters: 980, 98.8k, 6.9M."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return str(number)
 
 
 def format_seconds(seconds: float | None) -> str:

@@ -23,8 +23,8 @@ from bertdata.lines import is_blank, iter_lines, iter_paragraphs, join_lines, re
 from bertdata.links import MEDIA_NAMESPACES
 from bertdata.mediawiki import iter_articles
 from bertdata.parquet import iter_rows
-from bertdata.remote import is_uri
 from bertdata.splits import Split
+from bertdata.uris import is_uri
 from bertdata.wikiextractor import is_extracted_record, iter_extracts, unescape
 from bertdata.wikitext import clean_wikitext
 
@@ -128,8 +128,9 @@ def _read_jsonl(record: Record, _: Split, intake: Intake) -> Iterator[Document]:
     value, language, excerpt = values.get(intake.options.text_field), values.get("language"), line[:1000]
     if isinstance(value, str) and is_extracted_record(values):
         value = unescape(value)
-    del line, values  # they may be large, and live as long as the document is worked on
-    return (yield from intake.accept_value(record.where, value, language=language, record=excerpt))
+    documents = intake.accept_value(record.where, value, language=language, record=excerpt)
+    del line, values, value  # they may be large, and would live as long as the document is worked on
+    return (yield from documents)
 
 
 def _iter_parquet(split: Split, intake: Intake) -> Iterator[Record]:

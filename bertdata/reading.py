@@ -8,8 +8,8 @@ from pathlib import Path
 from bertdata.blocks import Sample, iter_samples
 from bertdata.data_set import open_data_set
 from bertdata.errors import ShardError
-from bertdata.remote import is_uri
 from bertdata.shard_reading import iter_blocks
+from bertdata.uris import is_uri
 
 __all__ = ["read_samples"]
 

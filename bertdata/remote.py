@@ -10,25 +10,17 @@ AWS_ENDPOINT_URL names the server of a store that speaks S3's protocol, too.
 
 from __future__ import annotations
 
-import posixpath
-import re
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Protocol
 
 from bertdata.errors import ConfigError, ShardError
 from bertdata.retries import WrongSizeError
+from bertdata.uris import ADVICE, ADVICE_IF_REFUSED, MAX_FAILURES, location_of, path_in
 from bertdata.web import Http, check_address
 
-__all__ = ["RemoteFolder", "is_uri", "location_of", "open_remote", "read_remote"]
-
-ADVICE = "Look whether the server can be reached, and run the same command again to go on"
-ADVICE_IF_REFUSED = "look whether the address is right, and whether you may read it with the credentials that are set"
-
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-MAX_FAILURES = 6  # in a row: waits of one minute in all
+__all__ = ["RemoteFolder", "open_remote", "read_remote"]
 
 
 class RemoteFolder(Protocol):
@@ -54,17 +46,6 @@ class RemoteFolder(Protocol):
 
     def close(self) -> None:
         """Ends what was started for it."""
-
-
-def is_uri(folder: Path | str | None) -> bool:
-    """Returns whether a folder is named by a URI, not by a path."""
-    return isinstance(folder, str) and _URI.match(folder) is not None
-
-
-def location_of(uri: str) -> str:
-    """Returns what a remote folder is called in messages: its URI without user, query and last slash."""
-    parts = urllib.parse.urlsplit(uri)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
 
 
 def open_remote(
@@ -108,18 +89,6 @@ def read_remote(folder: RemoteFolder, name: str, *, max_bytes: int) -> bytes:
     return bytes(data)
 
 
-def path_in(folder: str, name: str) -> str:
-    """Returns the path of a file by its path from a folder; a merged data set names those of folders beside it.
-
-    Raises:
-        ShardError: It leads out of what `folder` begins with.
-    """
-    path = posixpath.normpath(posixpath.join(folder, name))
-    if path.partition("/")[0] != folder.partition("/")[0]:
-        raise ShardError(f"{name[:200]!r} leads out of {folder}; copy the data set again, and what it is merged from")
-    return path
-
-
 class _WebFolder:
     """A folder on a web server."""
 
@@ -154,19 +123,3 @@ class _WebFolder:
 
     def close(self) -> None:
         """Does nothing: connections last for one file."""
-
-
-def options_in(uri: str, *, allowed: tuple[str, ...]) -> dict[str, str]:
-    """Returns the options in the query of a URI.
-
-    Raises:
-        ConfigError: One is not allowed.
-    """
-    options = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(uri).query, keep_blank_values=True))
-    if unknown := options.keys() - set(allowed):
-        raise ConfigError(f"{location_of(uri)}: unknown option {min(unknown)!r}; allowed are {', '.join(allowed)}")
-    if options.get("anonymous", "true") not in ("true", "false"):
-        raise ConfigError(f"{location_of(uri)}: anonymous is {options['anonymous']!r}; it must be true or false")
-    if options.get("scheme", "https") not in ("http", "https"):
-        raise ConfigError(f"{location_of(uri)}: scheme is {options['scheme']!r}; it must be https or http")
-    return options

@@ -19,9 +19,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from bertdata.errors import ChangedInputError, ConfigError, DownloadError, InputError
-from bertdata.inputs import describe_change
 from bertdata.object_stores import ObjectFacts, ObjectFolder
-from bertdata.remote import location_of
+from bertdata.uris import location_of
 from bertdata.web import NotFoundError
 
 __all__ = ["RemoteFile", "close_buckets", "find_objects", "iter_parts", "object_facts"]
@@ -240,7 +239,7 @@ class RemoteFile(io.RawIOBase):
         if self._facts is not None and start >= self._facts.num_bytes:
             return b""
         try:
-            ((facts, data),) = self._folder.read_parts([(self._name, start, stop)], clip=True, keep=True)
+            ((facts, data),) = self._folder.read_parts([(self._name, start, stop)], clip=True, keep=1)
         except NotFoundError as error:
             raise ChangedInputError(
                 f"{self._uri} is not there any more; put it back, or leave it out of the input"
@@ -248,7 +247,7 @@ class RemoteFile(io.RawIOBase):
         except DownloadError as error:
             raise InputError(str(error)) from error
         if self._facts is not None and self._facts != facts:
-            raise ChangedInputError(describe_change(self._uri, self._facts.num_bytes, facts.num_bytes))
+            raise ChangedInputError.between(self._uri, before=self._facts.num_bytes, now=facts.num_bytes)
         self._facts = facts
         return data
 

@@ -66,7 +66,7 @@ def read_document_keys(path: Path) -> tuple[str, ...]:
 
 
 def withdraw_changed_shards(work: Work, *, excluded: Sequence[str]) -> None:
-    """Makes a build, finished or not, ready to go on with other documents excluded; finished splits stay done.
+    """Makes a build, finished or not, ready to go on with other documents excluded; finished portions stay done.
 
     Args:
         work: The build as its work folder has it.

@@ -25,8 +25,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,8 @@ from bertdata.storage import Folder
 __all__ = ["PortionWords", "Sample", "WordCounts", "count_words_of_portion", "lowest_level", "read_sample"]
 
 NUM_LEVELS = 64
+_PIECE_CHARS = 1 << 20
+_SPACE = re.compile(r"\s")
 MAX_RECORDS_SEEN = 64  # of portions that are done, when another begins
 
 
@@ -112,7 +115,8 @@ class WordCounts:
         if level < self.level:
             return
         self.text_bytes[level] += len(data)
-        self.chunks[level].update(document.text.split())
+        for piece in _iter_pieces(document.text):
+            self.chunks[level].update(piece.split())
         self.languages[level][resolve_language(document.language, document.text, option=language_option)] += len(data)
         while self.level < NUM_LEVELS - 1 and sum(self.text_bytes[self.level :]) > self.sample_bytes:
             for counts in (self.chunks, self.languages):
@@ -131,6 +135,15 @@ class WordCounts:
                 self.chunks[level] = Counter()
         record = PortionWords(level=self.level, text_bytes=self.text_bytes, languages=self.languages, ends=ends)
         folder.write(_record_name(number), json.dumps(record.to_json()).encode())
+
+
+def _iter_pieces(text: str) -> Iterator[str]:
+    """Cuts text before white space: all the words of a large document at once would take ten times its size."""
+    start = 0
+    while found := _SPACE.search(text, start + _PIECE_CHARS):
+        yield text[start : found.start()]
+        start = found.start()
+    yield text[start:]
 
 
 def _counts_name(number: int) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from bertdata.config import ReadOptions
 from bertdata.costs import InputCosts
 from bertdata.decompress import find_bz2_stream, iter_chunks
+from bertdata.inputs import open_input
 from bertdata.parquet import row_group_starts
 from bertdata.portions import Portion
 from bertdata.splits import Split
@@ -110,7 +111,7 @@ def _is_cuttable(split: Split, options: ReadOptions) -> bool:
     if _is_whole_document(split, options):
         return False
     if split.compression == "bz2" and split.format == "mediawiki":
-        with Path(split.path).open("rb") as file:
+        with open_input(split.path) as file:
             second = find_bz2_stream(file, start=split.start + 1)
         return second is not None and second < split.stop
     return split.compression == "none"
@@ -127,7 +128,7 @@ def _place(splits: Sequence[Split], index: int, offset: int, *, place_bytes: int
     if split.compression == "none":
         begin, last = (_next_record(split, byte, options=options) for byte in (start, start + place_bytes))
         return _place_of(split, begin, last) if begin < last else _place_of(split, split.start, split.stop)
-    with Path(split.path).open("rb") as file:
+    with open_input(split.path) as file:
         first = find_bz2_stream(file, start=start)
         if first is None or first >= split.stop:
             first = split.start
@@ -138,7 +139,7 @@ def _place(splits: Sequence[Split], index: int, offset: int, *, place_bytes: int
 def _next_record(split: Split, byte: int, *, options: ReadOptions) -> int:
     """Returns where the first record begins from a byte on; else a place would be said to be as long as it is not."""
     mark = _RECORD_STARTS.get(split.format, b"\n" if options.document_per == "line" else b"\n\n")
-    with Path(split.path).open("rb") as file:
+    with open_input(split.path) as file:
         file.seek(byte)
         tail, position = b"", byte
         while position < split.stop and (data := file.read(_CHUNK_BYTES)):

@@ -19,8 +19,9 @@ from bertdata.errors import OutputError, ShardError
 from bertdata.file_locks import LockedFile
 from bertdata.manifest import ShardEntry
 from bertdata.prefetching import DroppedError, Prefetcher
-from bertdata.remote import RemoteFolder, location_of, open_remote
+from bertdata.remote import RemoteFolder, open_remote
 from bertdata.retries import WrongSizeError
+from bertdata.uris import location_of
 from bertdata.web import NotFoundError
 
 __all__ = ["CacheOptions", "ShardCache"]

@@ -25,7 +25,7 @@ from bertdata.dump_header import Header, read_header
 from bertdata.errors import ConfigError, InputError
 from bertdata.inputs import InputFile, file_name, find_inputs, open_input
 from bertdata.parquet import row_group_starts
-from bertdata.remote import is_uri
+from bertdata.uris import is_uri
 
 __all__ = ["Split", "plan_files", "plan_splits", "usual_split_bytes"]
 

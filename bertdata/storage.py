@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from bertdata.files import open_atomically, open_plain_file, remove_durably
-from bertdata.remote import is_uri
+from bertdata.uris import is_uri
 
 __all__ = ["Folder", "LocalFolder", "child_place", "open_folder"]
 

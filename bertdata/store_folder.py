@@ -18,10 +18,10 @@ from typing import BinaryIO
 
 from bertdata.errors import ConfigError, OutputError
 from bertdata.object_stores import ObjectFolder
-from bertdata.remote import MAX_FAILURES, location_of
 from bertdata.retries import WrongSizeError
 from bertdata.storage import child_place
 from bertdata.uploads import local_folder_of, open_upload, sweep_uploads
+from bertdata.uris import MAX_FAILURES, location_of
 from bertdata.web import NotFoundError
 
 __all__ = ["StoreFolder"]
@@ -29,6 +29,7 @@ __all__ = ["StoreFolder"]
 _PARTS_AT_ONCE = 512
 _PIECE_BYTES = 1 << 23
 _MAX_UPLOADS = 3
+_KEPT_OPEN = 1 << 14  # runs: each shard reads all of them
 
 _clients: dict[tuple[str, float, int], ObjectFolder] = {}
 
@@ -124,7 +125,7 @@ class StoreFolder:
                 for first in range(start, stop, _PIECE_BYTES)
             ]
             with self._reading(self.location):
-                found = self._client.read_parts(pieces)
+                found = self._client.read_parts(pieces, keep=_KEPT_OPEN)
                 for number, (_, start, stop) in enumerate(batch, start=1):
                     data = b"".join(next(found)[1] for _ in range(start, stop, _PIECE_BYTES))
                     if number == len(batch):

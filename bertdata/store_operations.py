@@ -93,13 +93,16 @@ class _Parts:
     def __init__(self, store: Any) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._opened: dict[str, _Opened] = {}
+        self._opened: dict[str, _Opened] = {}  # those that were asked for last come last
         self._num_left: Counter[str] = Counter()
 
-    def iter_answers(self, parts: list[tuple[str, int, int]], *, clip: bool, keep: bool) -> Iterator[Frame]:
+    def iter_answers(self, parts: list[tuple[str, int, int]], *, clip: bool, keep: int) -> Iterator[Frame]:
         """Yields the answer: facts and bytes of each part, in order."""
         self._num_left = Counter(path for path, _, _ in parts)
-        self._opened = {path: opened for path, opened in self._opened.items() if keep and path in self._num_left}
+        again = {path: self._opened.pop(path) for path in self._num_left if keep and path in self._opened}
+        while len(self._opened) + len(self._num_left) > keep and self._opened:
+            del self._opened[next(iter(self._opened))]
+        self._opened |= again
         with ThreadPoolExecutor(min(_THREADS, len(parts))) as pool:
             waiting: list[Future[list[Frame]]] = []
             try:
@@ -116,22 +119,32 @@ class _Parts:
                 for future in waiting:
                     future.cancel()
 
-    def _read(self, path: str, start: int, stop: int, *, clip: bool, keep: bool) -> list[Frame]:
+    def _read(self, path: str, start: int, stop: int, *, clip: bool, keep: int) -> list[Frame]:
         with self._lock:
             opened = self._opened.setdefault(path, _Opened())
         with opened.lock:
-            if opened.file is None:
-                opened.file, opened.facts = _open_object(self._store, path)
-            size = opened.facts["size"]
-            if stop > size and not clip:
-                raise EOFError(f"it has only {size:,} bytes")
-            read = _read_whole_gcs if self._store.type_name == "gcs" else _read_whole
-            data = read(opened.file, max(0, min(stop, size) - start), start)
+            try:
+                data = self._read_opened(opened, path, start, stop, clip=clip)
+            except (OSError, EOFError):
+                if opened.is_new:
+                    raise
+                opened.file = None  # it may have been written again, which Google's store calls another object
+                data = self._read_opened(opened, path, start, stop, clip=clip)
         with self._lock:
             self._num_left[path] -= 1
-            if not keep and not self._num_left[path]:
+            if self._num_left[path] == 0 and len(self._opened) > keep:
                 self._opened.pop(path, None)
         return [(b"F", opened.facts | {"num_bytes": len(data)}), (b"D", data)]
+
+    def _read_opened(self, opened: _Opened, path: str, start: int, stop: int, *, clip: bool) -> bytes | bytearray:
+        opened.is_new = opened.file is None
+        if opened.is_new:
+            opened.file, opened.facts = _open_object(self._store, path)
+        size = opened.facts["size"]
+        if stop > size and not clip:
+            raise EOFError(f"it has only {size:,} bytes")
+        read = _read_whole_gcs if self._store.type_name == "gcs" else _read_whole
+        return read(opened.file, max(0, min(stop, size) - start), start)
 
 
 class _Opened:
@@ -140,6 +153,7 @@ class _Opened:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.file: Any = None
+        self.is_new = True  # for the part that is read now
         self.facts: dict[str, Any] = {}
 
 

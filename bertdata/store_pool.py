@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from bertdata.errors import ConfigError, DownloadError
-from bertdata.remote import ADVICE, ADVICE_IF_REFUSED, location_of, options_in
 from bertdata.retries import Retries, WrongSizeError
 from bertdata.store_client import StoreError, StoreProcess
+from bertdata.uris import ADVICE, ADVICE_IF_REFUSED, location_of, options_in
 from bertdata.web import NotFoundError
 
 __all__ = ["StorePool"]

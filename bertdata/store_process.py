@@ -10,7 +10,7 @@ A request is a line of JSON, {"do": ..., ...}:
     stream  path, position               S, then D: the object from `position` to its end
     parts   parts: [[path, start, stop]], clip, keep
                                          for each part F, then D: its bytes; fewer where `clip` and the object ends
-                                         before; with `keep`, objects stay open for the next request
+                                         before; so many objects as `keep` says stay open for the next requests
     facts   path                         F
     list    path                         D: of all objects below a folder, a line [path, bytes, time] each
     put     path, source                 P from time to time: uploads a local file

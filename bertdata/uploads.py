@@ -20,7 +20,10 @@ from typing import BinaryIO
 from bertdata.errors import OutputError
 from bertdata.file_locks import LockedFile
 
-__all__ = ["local_folder_of", "open_upload", "sweep_uploads"]
+__all__ = ["LAUNCHER_VARIABLE", "local_folder_of", "open_upload", "sweep_uploads"]
+
+LAUNCHER_VARIABLE = "BERTDATA_LAUNCHER_TMPDIR"
+"""Name of the environment variable that tells workers on this machine where the launcher has its temporary files."""
 
 
 def _own_folder() -> Path:
@@ -29,7 +32,8 @@ def _own_folder() -> Path:
     Raises:
         OutputError: It is another user's.
     """
-    path = Path(tempfile.gettempdir()) / f"bertdata-{os.getuid()}"
+    # Workers have a folder for temporary files of their own, which is no place to leave word in.
+    path = Path(os.environ.get(LAUNCHER_VARIABLE, tempfile.gettempdir())) / f"bertdata-{os.getuid()}"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.stat().st_uid != os.getuid() or path.is_symlink():
         raise OutputError(f"{path} belongs to another user; set TMPDIR to a folder of your own")

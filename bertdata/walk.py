@@ -22,13 +22,13 @@ from bertdata.config import BuildOptions
 from bertdata.data_set import DataSet
 from bertdata.encoder import Encoder
 from bertdata.finding import FoundRecord, find_record
+from bertdata.fingerprint import library_versions
 from bertdata.inspection import SampleReader, ShardSample
 from bertdata.locating import Place, find_document
 from bertdata.prepare import prepare_documents
 from bertdata.sentences import has_letter, sentences_of, split_sentences
 from bertdata.spill import Documents, document_key, offsets_of
 from bertdata.wordpiece import Vocabulary, load_tokenizer
-from bertdata.work import library_versions
 
 __all__ = ["Walk", "WalkedSample", "WalkedSentence", "walk_document"]
 

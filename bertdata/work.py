@@ -21,16 +21,12 @@ Every file appears whole or not at all, under a name that depends only on what i
 
 from __future__ import annotations
 
-import fnmatch
-import hashlib
-import importlib.metadata
 import io
 import json
 import logging
 import os
-import platform
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,26 +39,18 @@ from bertdata import errors
 from bertdata.config import BuildOptions
 from bertdata.errors import BertDataError, DownloadError, OutputError
 from bertdata.files import write_atomically
-from bertdata.hooks import hash_of_hook
-from bertdata.index import INDEX
 from bertdata.inputs import InputFile
 from bertdata.manifest import MANIFEST
 from bertdata.meter import Meter, metering
 from bertdata.planning import ShardTask
 from bertdata.portions import Portion, portions_from_json, portions_to_json
-from bertdata.rejects import REJECTS
-from bertdata.remote import is_uri
-from bertdata.statistics import STATISTICS, Statistics
+from bertdata.statistics import Statistics
 from bertdata.storage import Folder, child_place, open_folder
-from bertdata.wordpiece import tokenizer_files
+from bertdata.uris import is_uri
 
 __all__ = [
     "Work",
-    "clear_work",
     "data_set_places",
-    "fingerprint_of",
-    "library_versions",
-    "remove_build",
     "shard_record",
     "shard_statistics",
 ]
@@ -71,37 +59,6 @@ _LOG = logging.getLogger(__name__)
 
 WORK = ".work"
 BUILD = "build.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-_SHARDS = ("train-*.tar", "eval-*.tar")
-_WRITTEN = (MANIFEST, INDEX, STATISTICS, *TOKENIZER_FILES, REJECTS, *_SHARDS)  # by a build
-
-
-def library_versions() -> dict[str, str]:
-    """Returns the versions that decide a build's bytes: this package, Python's (its Unicode tables), the libraries'."""
-    versions = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in ("bertdata", "sentencex", "tokenizers"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
-
-
-def fingerprint_of(options: BuildOptions, *, inputs: Sequence[InputFile]) -> str:
-    """Returns a hash of what decides what a build writes: options, the user's functions, tokenizer, versions, inputs.
-
-    Raises:
-        ConfigError: A function that an option names is not there.
-    """
-    values = options.to_json()
-    del values["read"]["max_rejects"]  # decides whether a build ends, not what it writes
-    facts: dict[str, Any] = {"options": values, "versions": library_versions(), "inputs": inputs}
-    hooks = [("--format", options.read.format), ("--filter", options.read.filter)]
-    facts["hooks"] = [hash_of_hook(name, option=option) for option, name in hooks if name is not None and ":" in name]
-    if options.tokenizer.path is not None:
-        files = tokenizer_files(options.tokenizer.path)
-        facts["tokenizer"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def data_set_places(out: str | Path, *, options: BuildOptions) -> list[str]:
@@ -126,7 +83,7 @@ class Work:
 
     Attributes:
         out: Place of the output folder, see `bertdata.storage`.
-        fingerprint: From `fingerprint_of`.
+        fingerprint: From `bertdata.fingerprint`.
         base_fingerprint: The same, of this build with no document excluded.
         options: What to build.
         inputs: The input as it was found.
@@ -151,6 +108,11 @@ class Work:
     def folder(self) -> Folder:
         """The work folder."""
         return open_folder(self.out).child(WORK)
+
+    @property
+    def runs_folder(self) -> Folder:
+        """The folder of the runs."""
+        return self.folder.child("runs")
 
     def data_set_folder(self, max_seq_length: int) -> Folder:
         """Returns where the shards of one length go."""
@@ -288,23 +250,3 @@ class Work:
             folder.sweep()
         self.folder.sweep(recursive=True)
         self.folder.remove(["error.json"])
-
-
-def remove_build(out: str | Path, *, options: BuildOptions) -> None:
-    """Removes a build, finished or not, and nothing else, from the folders that `options` write to; manifests first."""
-    inner = [open_folder(place) for place in data_set_places(out, options=options) if place != str(out)]
-    for folder in (open_folder(out), *inner):
-        names = folder.names()
-        for pattern in _WRITTEN:
-            folder.remove(fnmatch.filter(names, pattern))
-        folder.sweep()
-    for folder in inner:
-        folder.remove_if_empty()
-    clear_work(out)
-
-
-def clear_work(out: str | Path) -> None:
-    """Empties the work folder in `out` but for the lock; `build.json` first, without which the rest is nobody's."""
-    folder = open_folder(out).child(WORK)
-    folder.remove([BUILD])
-    folder.clear(keep=["lock"])

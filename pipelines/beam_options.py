@@ -16,7 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 
 from bertdata.errors import ConfigError
 
-__all__ = ["check_beam_options", "environment_of", "image_of", "parse_beam_options", "pipeline_options"]
+__all__ = ["environment_of", "image_of", "parse_beam_options", "pipeline_options"]
 
 _REFUSED = {
     "runner": 'bertdata build has one of its own, before "--"',
@@ -89,11 +89,6 @@ def parse_beam_options(flags: Sequence[str], *, runner: str = "PortableRunner") 
         if getattr(values, name, None):
             raise ConfigError(f"--{name} is not for bertdata build: {why}; leave it out")
     return values
-
-
-def check_beam_options(flags: Sequence[str]) -> None:
-    """Raises ConfigError, with the nearest name, for an option that Beam does not know, and for other wrong ones."""
-    parse_beam_options(flags)
 
 
 def environment_of(values: argparse.Namespace, *, runner: str) -> str:

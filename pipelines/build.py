@@ -19,8 +19,9 @@ from apache_beam.metrics import Metrics
 
 from bertdata import build
 from bertdata.errors import BertDataError, ConfigError, OutputError
+from bertdata.fingerprint import library_versions
 from bertdata.planning import ShardTask
-from bertdata.work import Work, library_versions
+from bertdata.work import Work
 from pipelines.beam_options import pipeline_options
 from pipelines.output import report_error
 from pipelines.processes import GO_ON, RUNNER_VARIABLE, end_group_with

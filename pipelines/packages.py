@@ -32,7 +32,7 @@ from pathlib import Path
 
 import bertdata
 from bertdata.errors import ConfigError
-from bertdata.work import library_versions
+from bertdata.fingerprint import library_versions
 from pipelines.beam_options import image_of
 
 __all__ = ["build_wheel", "packages_for_workers"]

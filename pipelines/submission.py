@@ -25,7 +25,7 @@ from typing import Literal
 
 from bertdata.config import BuildOptions
 from bertdata.errors import ConfigError
-from bertdata.remote import is_uri
+from bertdata.uris import is_uri
 
 __all__ = ["Submission", "check_submission"]
 
@@ -237,8 +237,10 @@ def _notes(
     if values.job_endpoint:
         return
     if runner == "FlinkRunner" and not values.flink_job_server_jar:
-        yield f"Flink at {values.flink_master}; its job server is fetched unless --flink_job_server_jar names one"
+        where = "on this machine" if values.flink_master.startswith("[") else f"at {values.flink_master}"
+        yield f"Flink {where} (--flink_master); its job server is fetched unless --flink_job_server_jar names one"
     if runner == "SparkRunner" and not values.spark_job_server_jar:
-        yield f"Spark at {values.spark_master_url}; its job server is fetched unless --spark_job_server_jar names one"
+        where = "on this machine" if values.spark_master_url.startswith("local") else f"at {values.spark_master_url}"
+        yield f"Spark {where} (--spark_master_url); its job server is fetched unless --spark_job_server_jar names one"
     if runner == "PrismRunner" and not values.prism_location:
         yield "Prism is fetched unless --prism_location names it"

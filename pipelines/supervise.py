@@ -21,12 +21,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 from bertdata.errors import BertDataError
+from bertdata.uploads import LAUNCHER_VARIABLE
 from bertdata.work import Work
 from pipelines.output import PipelineOutput
 from pipelines.processes import GO_ON, Workers, describe_exit
@@ -78,7 +80,7 @@ def run_supervised(
                 stdout=end if are_workers_here else _STDERR,
                 stderr=end if are_workers_here else None,
                 start_new_session=True,
-                env={**os.environ, "TMPDIR": str(temporary.absolute())},
+                env={**os.environ, "TMPDIR": str(temporary.absolute()), LAUNCHER_VARIABLE: tempfile.gettempdir()},
             )
         with output:
             try:

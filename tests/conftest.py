@@ -30,8 +30,9 @@ def fetch_nothing_more() -> Iterator[None]:
     """Ends what a test left in the background, before it meets what the next one does to files."""
     yield
     for thread in threading.enumerate():
-        if thread.name == "prefetch":
-            thread._target.__self__.close()  # type: ignore[attr-defined]
+        target = getattr(thread, "_target", None)  # a thread that ends gives it up
+        if thread.name == "prefetch" and target is not None:
+            target.__self__.close()
             thread.join(timeout=10)
 
 

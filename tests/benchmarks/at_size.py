@@ -7,6 +7,7 @@ measured by `tests.benchmarks.pipeline`.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -21,9 +22,12 @@ __all__ = ["Measured", "measure", "rows"]
 
 TEXT_BYTES = 300 * 10**9
 NUM_PORTIONS = 2000  # at most; the size of a split follows
-MIN_PORTION_BYTES = 32 * MIB
+MIN_PORTION_BYTES = 4 * MIB
 SHARD_SIZE = 64 * MIB
 NUM_BINS = 1 << 16
+INDEX_ROW_BYTES = 40
+INDEX_COPIES = 4  # the columns, which grow by copying, and the file twice
+ENTRY_BYTES = 7000  # of a shard: its entry, its task, its place in the plan, and its lines of the manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,7 @@ class Measured:
         record_bytes: Bytes of the record of a portion.
         task_bytes: Bytes of a shard in `plan.json`.
         shard_record_bytes: Bytes of the record of a shard of `SHARD_SIZE`.
+        block_bytes: Bytes of a block of a shard.
     """
 
     run_bytes_per_byte: float
@@ -47,6 +52,7 @@ class Measured:
     record_bytes: float
     task_bytes: float
     shard_record_bytes: float
+    block_bytes: float
 
 
 def measure(work: Work, *, max_seq_length: int) -> Measured:
@@ -66,6 +72,7 @@ def measure(work: Work, *, max_seq_length: int) -> Measured:
     shards = [work.folder.read(f"shards/{max_seq_length}/{_name(task)}.json") for task in tasks]
     shard_folder = work.data_set_folder(max_seq_length)
     shard_bytes = sum(shard_folder.size(_name(task)) or 0 for task in tasks)
+    num_blocks = sum(len(json.loads(shard)["blocks"]) for shard in shards)
     return Measured(
         run_bytes_per_byte=sum(run.num_bytes for run in runs) / input_bytes,
         documents_per_byte=sum(record["counts"]["documents"] for record in records) / input_bytes,
@@ -74,6 +81,7 @@ def measure(work: Work, *, max_seq_length: int) -> Measured:
         record_bytes=sum(work.folder.size(name) or 0 for name in names) / len(names),
         task_bytes=(work.folder.size("plan.json") or 0) / len(work.read("plan.json")["tasks"]),
         shard_record_bytes=sum(map(len, shards)) * SHARD_SIZE / shard_bytes,
+        block_bytes=shard_bytes / num_blocks,
     )
 
 
@@ -101,6 +109,8 @@ def rows(measured: Measured, *, text_bytes: int = TEXT_BYTES) -> list[tuple[str,
     groups = math.ceil(num_runs / GROUP)
     part = total_run_bytes / num_runs / num_shards
     record_bytes = measured.shard_record_bytes
+    num_blocks = math.ceil(text_bytes * measured.shard_bytes_per_byte / measured.block_bytes)
+    index_bytes = INDEX_ROW_BYTES * num_blocks
     return [
         ("input, one length", f"{text_bytes / 1e9:,.0f} GB of text"),
         ("portions", f"{num_portions:,} of {portion_bytes / 1e6:,.0f} MB"),
@@ -122,4 +132,6 @@ def rows(measured: Measured, *, text_bytes: int = TEXT_BYTES) -> list[tuple[str,
         ("requests of all shards", f"{num_shards * (num_runs + 2 + groups) / 1e6:,.0f} million"),
         ("read from runs in all", f"{total_run_bytes / 1e9:,.0f} GB, each byte once"),
         ("records of shards", f"{record_bytes * num_shards / 1e6:,.0f} MB, read once by the commit"),
+        ("index.arrow", f"{index_bytes / 1e6:,.0f} MB for {num_blocks / 1e6:,.1f} million blocks"),
+        ("the commit holds", f"{(INDEX_COPIES * index_bytes + ENTRY_BYTES * num_shards) / MIB:,.0f} MiB"),
     ]

@@ -24,12 +24,13 @@ from tokenizers import Tokenizer
 import bertdata.blocks
 import bertdata.build
 import bertdata.shards
-from bertdata.build import BATCH_CHARS
+import bertdata.tokenizing
 from bertdata.config import BuildOptions, MaskOptions, PairOptions, ShardOptions, TokenizerOptions
 from bertdata.encoder import Encoder
 from bertdata.launch import open_build
 from bertdata.planning import ShardTask
 from bertdata.sentences import split_sentences
+from bertdata.tokenizing import BATCH_CHARS
 from bertdata.wordpiece import Vocabulary
 from bertdata.work import Work, shard_record
 from tests.benchmarks import recipe
@@ -49,7 +50,6 @@ STAGES = (
     ("masks", bertdata.blocks, "with_mask_sets"),
     ("blocks", bertdata.build, "make_block"),
     ("shard bytes", bertdata.shards.ShardWriter, "add"),
-    ("SHA-256", bertdata.build, "file_sha256"),
     ("all else", bertdata.build, "build_shard"),
 )
 
@@ -136,7 +136,7 @@ def _options(vocab: Path) -> BuildOptions:
 
 def _run_build(corpus: Corpus, folder: Path, *, measure_memory: bool = False) -> _Build:
     """Runs the stages of a build from a text file to shards, with nothing cached."""
-    bertdata.build._load_encoder.cache_clear()
+    bertdata.tokenizing.make_encoder.cache_clear()
     vocab, text = folder / "tokenizer.json", folder / "text.jsonl"
     corpus.tokenizer.save(str(vocab))
     write_documents(corpus.documents, text)

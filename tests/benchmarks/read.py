@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 import bertdata.build
 import bertdata.readers
+import bertdata.tokenizing
 from bertdata.config import BuildOptions, MaskOptions, PairOptions, ReadOptions, ShardOptions, TokenizerOptions
 from bertdata.decompress import iter_chunks
 from bertdata.launch import open_build
@@ -193,7 +194,7 @@ def _measure_build(dump: str, tokenizer: Path, folder: Path, *, copies: int, num
     )
 
     def build() -> float:
-        bertdata.build._load_encoder.cache_clear()
+        bertdata.tokenizing.make_encoder.cache_clear()
         with open_build([str(path)], out=folder / "out", options=options, overwrite=True) as work:
             assert work is not None
             start = time.process_time()

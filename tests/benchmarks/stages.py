@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import bertdata.build
 import bertdata.runs
+import bertdata.tokenizing
 from bertdata.encoder import Encoder
 
 __all__ = ["WITHIN_SPLIT"]
 
 # What `tokenize_split` calls, but for reading.
 WITHIN_SPLIT = (
-    ("sentences", bertdata.build, "sentences_of"),
+    ("sentences", bertdata.tokenizing, "sentences_of"),
     ("tokens", Encoder, "encode"),
-    ("runs (keys, spill)", bertdata.build, "document_key"),
+    ("runs (keys, spill)", bertdata.tokenizing, "document_key"),
     ("runs (keys, spill)", bertdata.runs.RunWriter, "add"),
     ("runs (keys, spill)", bertdata.runs.RunWriter, "close"),
 )

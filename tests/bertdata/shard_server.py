@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
-import json
-import re
 import threading
 import urllib.parse
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-Answer = tuple[int, dict[str, str], bytes]
-
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+from tests.bertdata.google_store import Answer, GoogleStore, part_of
 
 
 @dataclass
@@ -23,11 +19,12 @@ class ShardServer:
     """What is served, what goes wrong, and what was asked for.
 
     Attributes:
-        answer: Returns status, headers and body for (method, path with query, headers).
+        answer: Returns status, headers and body for (method, path with query, headers), and the body if one came.
         files: Content by path, for `answer_files` and `answer_gcs`.
         faults: What happens to the next requests for data: a status such as "503"; "drop" for no answer; "stall" for
             none either, but for ever; "cut:N" and "stall:N" after N bytes; "short:N" for a body of N bytes that says so;
-            "flip:N" for a wrong bit in byte N; "" for nothing.
+            "flip:N" for a wrong bit in byte N; "lost" for no answer, but all is done; "" for nothing. "cut:N" of what is
+            sent to here is the end of the connection after N bytes of it.
         is_data: Whether a request is one for data, by method and path.
         retry_after: Value of that header in failures.
         ignore_range: Answer requests for a part with the whole.
@@ -35,7 +32,7 @@ class ShardServer:
         on_request: Called with method and path before each answer.
     """
 
-    answer: Callable[[str, str, dict[str, str]], Answer] | None = None
+    answer: Callable[..., Answer] | None = None
     files: dict[str, bytes] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     is_data: Callable[[str, str], bool] = lambda method, path: method == "GET" and path.endswith(".tar")
@@ -57,50 +54,18 @@ class ShardServer:
     def answer_files(self, _method: str, target: str, headers: dict[str, str]) -> Answer:
         """Answers as a web server does."""
         content = self.files.get(urllib.parse.unquote(target.partition("?")[0]))
-        return (404, {}, b"") if content is None else self._part(content, headers.get("Range"))
-
-    def answer_gcs(self, _method: str, target: str, headers: dict[str, str]) -> Answer:
-        """Answers as Google's JSON API does to who reads objects: /storage/v1/b/BUCKET/o/NAME."""
-        path, _, query = target.partition("?")
-        match = re.fullmatch(r"(?:/download)?/storage/v1/b/([^/]+)(?:/o/(.+))?", path)
-        bucket, name = (match[1], urllib.parse.unquote(match[2] or "")) if match else ("", "")
-        content = self.files.get(f"/{bucket}/{name}")
-        if match and not name and any(key.startswith(f"/{bucket}/") for key in self.files):
-            return 200, {"Content-Type": "application/json"}, json.dumps({"name": bucket, "id": bucket}).encode()
-        if listed := re.fullmatch(r"/storage/v1/b/([^/]+)/o", path):
-            return self._list_gcs(listed[1], urllib.parse.parse_qs(query).get("prefix", [""])[0])
-        if content is None:
-            return 404, {}, b'{"error": {"code": 404, "message": "not found"}}'
-        if "media" in urllib.parse.parse_qs(query).get("alt", []):
-            return self._part(content, headers.get("Range"))
-        return 200, {"Content-Type": "application/json"}, json.dumps(self._facts_gcs(bucket, name)).encode()
-
-    def _facts_gcs(self, bucket: str, name: str) -> dict[str, str]:
-        content = self.files[f"/{bucket}/{name}"]
-        # A time that tells one content from another.
-        changed = f"2026-01-01T00:00:{zlib.crc32(content) % 60:02d}.000Z"
-        facts = {"name": name, "bucket": bucket, "size": str(len(content)), "generation": "1", "metageneration": "1"}
-        return {"kind": "storage#object", "updated": changed, "timeCreated": changed, **facts}
-
-    def _list_gcs(self, bucket: str, prefix: str) -> Answer:
-        names = (path.removeprefix(f"/{bucket}/") for path in self.files if path.startswith(f"/{bucket}/{prefix}"))
-        items = [self._facts_gcs(bucket, name) for name in sorted(names)]
         return (
-            200,
-            {"Content-Type": "application/json"},
-            json.dumps({"kind": "storage#objects", "items": items}).encode(),
+            (404, {}, b"") if content is None else part_of(content, None if self.ignore_range else headers.get("Range"))
         )
 
-    def _part(self, content: bytes, asked: str | None) -> Answer:
-        if asked is None or self.ignore_range:
-            return 200, {}, content
-        match = _RANGE.fullmatch(asked)
-        assert match
-        start, stop = int(match[1]), int(match[2]) + 1 if match[2] else len(content)
-        if start >= len(content):
-            return 416, {"Content-Range": f"bytes */{len(content)}"}, b""
-        body = content[start:stop]
-        return 206, {"Content-Range": f"bytes {start}-{start + len(body) - 1}/{len(content)}"}, body
+    def answer_gcs(self, method: str, target: str, headers: dict[str, str], body: bytes = b"") -> Answer:
+        """Answers as Google's JSON API does."""
+        return self.google.answer(method, target, headers, body)
+
+    @functools.cached_property
+    def google(self) -> GoogleStore:
+        """The objects in `files` as Google's store keeps them."""
+        return GoogleStore(self.files)
 
 
 def passed_on_to(host: str, port: int) -> Callable[[str, str, dict[str, str]], Answer]:
@@ -140,12 +105,20 @@ def _handler(server: ShardServer) -> type[BaseHTTPRequestHandler]:
                     server.released.wait()
                 self.close_connection = True
                 return
+            num_bytes = int(self.headers.get("Content-Length", 0))
+            body = self.rfile.read(min(int(where), num_bytes) if kind == "cut" and num_bytes else num_bytes)
+            if len(body) != num_bytes:
+                self.close_connection = True
+                return
             if kind.isdigit():
                 self._send(int(kind), {"Retry-After": server.retry_after}, b"")
                 return
             assert server.answer is not None
             headers = {name.title(): value for name, value in self.headers.items()}
-            status, headers, body = server.answer(self.command, self.path, headers)
+            status, headers, body = server.answer(self.command, self.path, headers, *([body] if num_bytes else []))
+            if kind == "lost":
+                self.close_connection = True
+                return
             number = min(int(where), len(body)) if where else 0
             if kind == "flip" and body:
                 number %= len(body)
@@ -157,7 +130,7 @@ def _handler(server: ShardServer) -> type[BaseHTTPRequestHandler]:
                 self.wfile.flush()
                 server.released.wait()
 
-        do_HEAD = do_GET
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
         def _send(self, status: int, headers: dict[str, str], body: bytes, *, limit: int | None = None) -> None:
             self.send_response(status)

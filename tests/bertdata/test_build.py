@@ -129,12 +129,13 @@ def test_two_lengths_share_vocabulary_and_eval_documents(tmp_path, jsonl_file, s
 
 def test_finished_stages_are_not_done_again(tmp_path, jsonl_file, small_options, monkeypatch):
     from bertdata import build as stages
+    from bertdata import tokenizing
 
     done = []
-    for name in ("read_runs", "iter_checked_documents", "plan_tasks"):
-        original = getattr(stages, name)
+    for module, name in ((stages, "read_runs"), (tokenizing, "iter_checked_documents"), (stages, "plan_tasks")):
+        original = getattr(module, name)
         monkeypatch.setattr(
-            stages, name, lambda *args, original=original, **values: done.append(1) or original(*args, **values)
+            module, name, lambda *args, original=original, **values: done.append(1) or original(*args, **values)
         )
 
     def fail(*args, **values):

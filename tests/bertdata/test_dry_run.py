@@ -75,9 +75,11 @@ def write_corpus(folder, texts, kind):
 
 
 KINDS = ["jsonl", "gz", "xml", "single", "multistream", "parquet", "text", "files"]
+FAST = ("multistream", "files")
+KINDS_BY_TIME = [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS_BY_TIME)
 def test_places_are_spread_and_stand_for_all_of_the_input(tmp_path, texts, kind):
     read = ReadOptions(document_per="file") if kind == "files" else ReadOptions()
     (tmp_path / "input").mkdir()
@@ -95,7 +97,7 @@ def test_places_are_spread_and_stand_for_all_of_the_input(tmp_path, texts, kind)
         assert len(places) > 15
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS_BY_TIME)
 def test_counts_are_near_those_of_the_build(tmp_path, texts, num_tokens, small_options, kind):
     """A tenth of the input is read; the documents are few and unequal, so the tolerance is that of the sample."""
     read = ReadOptions(document_per="file") if kind == "files" else ReadOptions()
@@ -108,7 +110,7 @@ def test_counts_are_near_those_of_the_build(tmp_path, texts, num_tokens, small_o
     assert (estimate.train_shards, estimate.num_portions) == (3, len(portions))
 
 
-@pytest.mark.parametrize("trains", [False, True])
+@pytest.mark.parametrize("trains", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_small_input_is_read_whole_and_all_is_told(tmp_path, wiki_file, small_options, trains):
     options = dataclasses.replace(
         small_options,
@@ -141,8 +143,8 @@ def test_small_input_is_read_whole_and_all_is_told(tmp_path, wiki_file, small_op
 
 
 def test_more_workers_take_less_time_but_for_the_longest_task(texts, tmp_path, small_options):
-    path = write_corpus(tmp_path, texts[:600], "jsonl")
-    portions = portions_of(path, small_options, split_bytes=40_000)
+    path = write_corpus(tmp_path, texts[:200], "jsonl")
+    portions = portions_of(path, small_options, split_bytes=14_000)
     one, four = (estimate_build(portions, options=small_options, num_workers=number).seconds - 6 for number in (1, 4))
     assert four < one
     whole = portions_of(path, small_options)

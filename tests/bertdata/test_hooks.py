@@ -7,9 +7,9 @@ import pytest
 
 from bertdata.config import BuildOptions, ReadOptions
 from bertdata.errors import ConfigError, InputError
+from bertdata.fingerprint import fingerprint_of
 from bertdata.hooks import load_hook
 from bertdata.inputs import find_inputs
-from bertdata.work import fingerprint_of
 from tests.bertdata.reading import read
 from tests.bertdata.small_builds import write_jsonl
 

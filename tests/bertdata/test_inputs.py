@@ -74,8 +74,8 @@ def test_find_inputs_skips_the_output(tmp_path: Path) -> None:
         find_inputs([str(tmp_path)], out=tmp_path)
 
 
-@pytest.mark.parametrize("path", ["missing.txt", "*.none", "empty", "s3://bucket/a.txt"])
+@pytest.mark.parametrize("path", ["missing.txt", "*.none", "empty"])
 def test_find_inputs_names_what_matches_nothing(path: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=path.replace("*", r"\*")):
-        find_inputs([path if "://" in path else str(tmp_path / path)])
+        find_inputs([str(tmp_path / path)])

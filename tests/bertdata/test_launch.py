@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 
 import pytest
@@ -6,10 +7,10 @@ import pytest
 from bertdata.build import build_serially
 from bertdata.data_set import open_data_set
 from bertdata.errors import BertDataError, InputError, OutputError
+from bertdata.fingerprint import fingerprint_of
 from bertdata.inputs import find_inputs
 from bertdata.launch import open_build
 from bertdata.lock import Lock
-from bertdata.work import fingerprint_of
 
 
 def build(out, path, options, **values):
@@ -68,6 +69,18 @@ def test_overwrite_replaces_what_cannot_be_read(tmp_path, jsonl_file, small_opti
     assert open_data_set(tmp_path).manifest.num_samples("train")
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_work_folder_of_another_version_is_refused(tmp_path, jsonl_file, small_options, seed):
+    with pytest.raises(KeyboardInterrupt), open_build([str(jsonl_file)], out=tmp_path, options=small_options):
+        raise KeyboardInterrupt
+    path = tmp_path / ".work/build.json"
+    values = json.loads(path.read_bytes())
+    del values["portions"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(OutputError, match="build.json is damaged, or was written by another version.*--overwrite"):
+        build(tmp_path, jsonl_file, dataclasses.replace(small_options, seed=seed))
+
+
 def test_overwrite_spares_other_builds_in_sub_folders(tmp_path, jsonl_file, small_options):
     build(tmp_path / "64", jsonl_file, small_options)
     other = dataclasses.replace(small_options, seed=1)
@@ -85,7 +98,10 @@ def test_changed_input_is_another_build(finished, jsonl_file, small_options, tmp
 
 
 CHANGES = {
-    "longer": (lambda folder: (folder / "a.jsonl").write_text("longer"), r"/a.jsonl has changed: it had [\d,]+ bytes, and has 6."),
+    "longer": (
+        lambda folder: (folder / "a.jsonl").write_text("longer"),
+        r"/a.jsonl has changed: it had [\d,]+ bytes, and has 6.",
+    ),
     "later": (lambda folder: os.utime(folder / "a.jsonl", (1, 1)), "/a.jsonl has changed: it was written to since."),
     "missing": (lambda folder: (folder / "b.jsonl").unlink(), "/b.jsonl is no input any more."),
     "new": (lambda folder: (folder / "c.jsonl").write_text("x"), "/c.jsonl is a new input."),

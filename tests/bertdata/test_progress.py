@@ -1,6 +1,14 @@
 import dataclasses
+import fcntl
 import io
+import itertools
+import logging
+import os
+import pty
 import re
+import struct
+import termios
+import threading
 
 import pytest
 
@@ -8,9 +16,10 @@ import bertdata
 from bertdata import build, progress
 from bertdata.build_state import BuildState, Snapshot
 from bertdata.config import TokenizerOptions
+from bertdata.errors import DownloadError
 from bertdata.launch import open_build
 from bertdata.meter import count, metering
-from bertdata.progress import Progress, describe, format_seconds
+from bertdata.progress import Progress, describe, describe_briefly, format_seconds
 from bertdata.work import Work
 
 
@@ -190,6 +199,75 @@ def test_bar_on_a_terminal(tmp_path, wiki_file, small_options, monkeypatch):
     assert re.search(r"\|[█#]{16}\| finishing 4/4: read .* \(100%\), 300 documents, [\d,]+ pairs", shown)
 
 
+@pytest.mark.parametrize("columns", [0, 80, 200])
+def test_line_on_a_terminal_has_what_fits(tmp_path, wiki_file, small_options, columns, monkeypatch):
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
+    parts = []
+    reader = threading.Thread(target=lambda: parts.extend(iter(lambda: read_terminal(leader), b"")))
+    reader.start()
+    monkeypatch.setattr(progress, "_POLL_SECONDS", 0.001)
+    with open(follower, "w") as terminal:  # noqa: PTH123 - a descriptor
+        monkeypatch.setattr(progress.sys, "stderr", terminal)
+        with launch(tmp_path, wiki_file, small_options) as work, Progress(work):
+            build.build_serially(work)
+    reader.join()
+    os.close(leader)
+    shown = b"".join(parts).decode()
+    ends = {
+        0: r"\] building shards 0/4: read .*, 0 pairs, -- MB/s, ETA --:--\r\n",
+        80: r"\|█{5}\| finishing 4/4, ETA 00:00, -- MB/s, [\d.]+k pairs, 300 docs, read 100% *\r",
+        200: r"\|█{16}\| finishing 4/4: read .*, 300 documents, [\d,]+ pairs, -- MB/s, ETA 00:00 \[00:\d\d\]",
+    }
+    assert re.search(ends[columns], shown), shown
+
+
+def read_terminal(leader):
+    """What the program has written; nothing once it has closed its side."""
+    try:
+        return os.read(leader, 1 << 16)
+    except OSError:
+        return b""
+
+
+def test_progress_that_cannot_be_read_ends_nothing(tmp_path, wiki_file, small_options, caplog, monkeypatch):
+    caplog.set_level("INFO", logger="bertdata")
+    monkeypatch.setattr(logging.getLogger("bertdata"), "propagate", True)
+    monkeypatch.setattr(progress, "_POLL_SECONDS", 0.001)
+    update = BuildState.update
+    calls = itertools.count()
+
+    def fail_once(state, *, fresh=False):
+        if next(calls) == 1:
+            raise DownloadError("the store does not answer")
+        return update(state, fresh=fresh)
+
+    monkeypatch.setattr(BuildState, "update", fail_once)
+    with launch(tmp_path, wiki_file, small_options) as work, Progress(work) as run:
+        build.build_serially(work)
+    assert run.took().shards == 4
+    assert "progress cannot be read at the moment: the store does not answer" in caplog.text
+
+
+def test_end_of_a_build_that_failed_does_not_wait_for_the_store(tmp_path, wiki_file, small_options, monkeypatch):
+    asked, go_on = threading.Event(), threading.Event()
+
+    def wait(_state, **_fresh):
+        asked.set()
+        go_on.wait()
+        raise DownloadError("the store does not answer")
+
+    monkeypatch.setattr(progress, "_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(progress, "_PATIENCE_SECONDS", 0.01)
+    interrupted = pytest.raises(KeyboardInterrupt)
+    with interrupted, launch(tmp_path, wiki_file, small_options) as work, Progress(work) as run:
+        monkeypatch.setattr(BuildState, "update", wait)
+        assert asked.wait(10)
+        raise KeyboardInterrupt
+    go_on.set()
+    run._thread.join()
+
+
 def test_what_a_run_took_and_what_it_found_done(tmp_path, wiki_file, small_options, capsys):
     interrupted = pytest.raises(KeyboardInterrupt)
     with interrupted, launch(tmp_path, wiki_file, small_options) as work, Progress(work) as first:
@@ -249,6 +327,16 @@ def test_line_has_all_facts():
     later = dataclasses.replace(SNAPSHOT, stage="building shards", shards=3, num_shards=40, pairs=10**6)
     assert describe(later, bytes_per_second=0, seconds_left=None) == (
         "building shards 3/40: read 1,234.5 of 2,469.0 MB (50%), 98,765 documents, 1,000,000 pairs, -- MB/s, ETA --:--"
+    )
+
+
+def test_brief_line_has_the_most_important_facts_first():
+    assert describe_briefly(SNAPSHOT, bytes_per_second=5.64e6, seconds_left=201) == (
+        "tokenizing 7/16, ETA 03:21, 5.6 MB/s, 0 pairs, 98.8k docs, read 50%"
+    )
+    later = dataclasses.replace(SNAPSHOT, stage="building shards", shards=1234, num_shards=2345, pairs=123_456_789)
+    assert describe_briefly(later, bytes_per_second=0, seconds_left=None) == (
+        "building shards 1,234/2,345, ETA --:--, -- MB/s, 123.5M pairs, 98.8k docs, read 50%"
     )
 
 

@@ -16,9 +16,10 @@ from bertdata import object_stores, store_process
 from bertdata.cache_options import CacheOptions
 from bertdata.data_set import open_data_set
 from bertdata.errors import BertDataError, ConfigError, DownloadError, ShardError
-from bertdata.remote import is_uri, location_of, open_remote, read_remote
+from bertdata.remote import open_remote, read_remote
 from bertdata.remote_data_set import fetch_data_set
 from bertdata.retries import WrongSizeError
+from bertdata.uris import is_uri, location_of
 from bertdata.web import NotFoundError
 from tests.bertdata.shard_server import ShardServer, passed_on_to, serve_shards
 from tests.small_data_set import make_data_set

@@ -15,6 +15,7 @@ from bertdata.launch import open_build
 from bertdata.portions import plan_portions
 from bertdata.readers import iter_documents
 from bertdata.rejects import iter_checked_documents
+from bertdata.sampling import sample_places
 from bertdata.splits import plan_splits
 from tests.bertdata.formats import FORMATS, write_format
 from tests.bertdata.reading import read
@@ -128,6 +129,38 @@ def test_every_format_gives_the_same_from_a_store(name, tmp_path, bucket):
         assert documents[0].id.startswith(f"{name}:")
         assert {split.path for split in splits} == {uri}
         assert not bucket.server.faults
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("dump.xml", marks=pytest.mark.slow),
+        pytest.param("multistream.xml.bz2", marks=pytest.mark.slow),
+        "single.xml.bz2",
+        "rows.parquet",
+    ],
+)
+def test_a_dry_run_samples_the_same_places_in_a_store(name, tmp_path, bucket):
+    path = write_format(tmp_path, name, TEXTS * 5)
+    uri = bucket.put(f"in/{name}", path.read_bytes())
+    sampled = []
+    for place in (str(path), uri):
+        portions = plan_portions(find_inputs([place]), options=ReadOptions())
+        folder = tmp_path / str(len(sampled))
+        folder.mkdir()
+        places = sample_places(portions, options=ReadOptions(), folder=folder, text_bytes=3000)
+        sampled.append([(found.stored_bytes, found.weight, read_portion(found.portion)) for found in places])
+    assert sampled[0] == sampled[1]
+    num_sampled = sum(len(texts) for _, _, texts in sampled[0])
+    assert 0 < num_sampled <= 5 * len(TEXTS)
+    assert num_sampled < 5 * len(TEXTS) or name.startswith("single")  # it is one block of bzip2
+
+
+def read_portion(portion):
+    """Returns the texts of a portion."""
+    counts, rejects = Counter(), []
+    documents = iter_checked_documents(portion, options=ReadOptions(), counts=counts, rejects=rejects, keep_in=None)
+    return [document.text for document in documents]
 
 
 @pytest.mark.slow
@@ -266,7 +299,7 @@ def test_input_that_changes_while_it_is_read_is_an_error(bucket, tmp_path, monke
 
 
 def test_inputs_in_googles_store_are_read_by_ranges(bucket, monkeypatch, tmp_path):
-    data = records(1 << 20)
+    data = records(1 << 18)
     server = bucket.server
     server.answer = server.answer_gcs
     server.is_data = lambda _method, path: "alt=media" in path
@@ -276,7 +309,7 @@ def test_inputs_in_googles_store_are_read_by_ranges(bucket, monkeypatch, tmp_pat
     assert (file_name(file.path), file.num_bytes) == ("a b.jsonl", len(data))
     assert input_facts(file.path) == (file.num_bytes, file.version)
     server.faults[:] = ["", "", "cut:100"]
-    documents, _, splits = read_uri(uri, split_bytes=1 << 18)
+    documents, _, splits = read_uri(uri, split_bytes=1 << 16)
     assert (len(documents), len(splits)) == (data.count(b"\n"), 4)
     server.files["/buck/in/a b.jsonl"] = data[:-1000]
     with pytest.raises(ChangedInputError, match=rf"{len(data):,} bytes then, {len(data) - 1000:,} now"):

@@ -140,3 +140,12 @@ def test_vocabulary_is_the_same_with_any_number_of_workers_and_files(tmp_path):
         parts[-1].write_text("\n".join([*records[number::3], filler]) + "\n")
     wanted = run_vocab(tmp_path, whole, name="one", num_workers=1)
     assert run_vocab(tmp_path, *parts, name="two", num_workers=2) == wanted
+
+
+@given(text=st.text(alphabet="ab\n\t \u3000\x1c\u2028", max_size=40), piece_chars=st.integers(1, 8))
+def test_words_of_a_large_document_are_counted_piece_by_piece(text, piece_chars):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bertdata.sample._PIECE_CHARS", piece_chars)
+        words = WordCounts(sample_bytes=1 << 20)
+        words.add(Document(id="", text=text, language=None), language_option="en")
+    assert words.chunks[level_of(text)] == Counter(text.split())

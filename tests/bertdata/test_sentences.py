@@ -110,3 +110,9 @@ def test_has_letter_finds_none_in(text):
 @pytest.mark.parametrize("text", ["a", "1984 a", "7é", "三", "(한)", "ʻ", "9 ش"])
 def test_has_letter_finds_those_of_any_script(text):
     assert has_letter(text)
+
+
+@given(paragraphs=st.lists(st.text(alphabet="aB. \"'“’e\u0301\u0344\U0001f600", max_size=12), max_size=4))
+def test_paragraphs_are_split_alone_as_together(paragraphs):
+    alone = [sentence for text in paragraphs for sentence in split_sentences(text, language="en")]
+    assert split_sentences("\n".join(paragraphs), language="en") == alone

@@ -1,13 +1,18 @@
 """Builds whose output lies in an object store: the bytes of those on this machine, whatever goes wrong on the way."""
 
+import dataclasses
 import functools
 import hashlib
+import json
+import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import urllib.parse
+from collections import Counter
 
 import pytest
 from click.testing import CliRunner
@@ -18,13 +23,14 @@ from bertdata import lease, store_folder
 from bertdata.build import build_serially
 from bertdata.cli import build as build_command
 from bertdata.cli import main
-from bertdata.errors import BertDataError, ShardError
+from bertdata.errors import BertDataError, OutputError, ShardError
 from bertdata.launch import open_build
 from bertdata.lease import LeaseTimes
+from bertdata.locating import iter_document_keys
 from bertdata.object_stores import ObjectFolder
 from bertdata.options import make_build_options
-from bertdata.remote import location_of
 from bertdata.uploads import local_folder_of
+from bertdata.uris import location_of
 from tests.bertdata.test_lease import wait_for
 from tests.bertdata.test_store_folder import _own_place, bucket, left_over, moto, proxy  # noqa: F401 - fixtures
 from tests.corpus import article, iter_texts
@@ -57,20 +63,70 @@ def here(small_data_set):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def test_build_in_a_store_has_the_bytes_of_one_here(bucket, here, tmp_path, jsonl_file, small_options, small_data_set):  # noqa: F811
-    place = bucket.uri()
-    assert build(place, jsonl_file, options=small_options) is not None
-    assert digests(bucket) == here
-    assert bucket.body("manifest.json") == (small_data_set / "manifest.json").read_bytes()
-    assert left_over(tmp_path) == []
-    assert build(place, jsonl_file, options=small_options) is None
-
-
-def test_build_from_a_store_to_a_store_has_the_bytes_of_one_here(bucket, here, jsonl_file, small_options):  # noqa: F811
+def test_build_from_a_store_to_a_store_has_the_bytes_of_one_here(
+    bucket,  # noqa: F811
+    here,
+    tmp_path,
+    jsonl_file,
+    small_options,
+    small_data_set,
+):
     corpus = bucket.uri()
-    bucket.put("a.jsonl", jsonl_file.read_bytes())
-    assert build(bucket.uri(), corpus, options=small_options) is not None
+    bucket.put(jsonl_file.name, jsonl_file.read_bytes())
+    place = bucket.uri()
+    assert build(place, corpus, options=small_options) is not None
     assert digests(bucket) == here
+    manifests = [
+        json.loads(data) for data in (bucket.body("manifest.json"), (small_data_set / "manifest.json").read_bytes())
+    ]
+    assert manifests[0].pop("build") != manifests[1].pop("build")  # the fingerprint, which knows where the input lies
+    assert manifests[0] == manifests[1]
+    assert left_over(tmp_path) == []
+    assert build(place, corpus, options=small_options) is None
+
+
+@pytest.mark.slow
+def test_launches_do_in_a_store_what_they_do_here(bucket, tmp_path, jsonl_file, small_options, caplog):  # noqa: F811
+    """The same launches one after the other, here and there, leave the same files with the same bytes."""
+    place, folder = bucket.uri(), tmp_path / "here"
+    other = dataclasses.replace(small_options, seed=1)
+
+    def both(options, **launch):
+        """Builds at both places; returns whether there was anything to do, and the objects that are there then."""
+        results = [build(where, jsonl_file, options=options, **launch) for where in (place, folder)]
+        was_done = [result is None for result in results]
+        assert was_done[0] == was_done[1]
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        objects = set(bucket.objects())
+        assert {name for name in files ^ objects if not name.endswith("/lock")} == set()
+        for path in folder.iterdir():
+            assert not path.is_file() or bucket.body(path.name) == path.read_bytes()
+        return was_done[0], objects
+
+    was_done, objects = both(small_options, keep_work=True)
+    assert not was_done
+    assert ".work/plan.json" in objects
+    assert both(small_options, keep_work=True) == (True, objects)  # it is finished
+
+    _, keys = next(iter_document_keys(bertdata.open_data_set(folder)))
+    with caplog.at_level(logging.INFO):
+        was_done, objects = both(small_options.excluding([f"{keys[0, 0]:016x}"]), keep_work=True)
+    assert caplog.text.count("builds 1 of 4 shards again") == 2
+    assert (was_done, ".work/plan.json" in objects) == (False, True)
+
+    assert bertdata.open_data_set(folder).manifest.counts["excluded_documents"] == 1
+    before = {name: bucket.body(name) for name in sorted(bucket.objects())}
+    for where in (place, folder):
+        with pytest.raises(OutputError, match=r"holds another build .*--overwrite"):
+            build(where, jsonl_file, options=other)
+    assert {name: bucket.body(name) for name in sorted(bucket.objects())} == before
+
+    bucket.put("mine.txt", b"kept")
+    (folder / "mine.txt").write_bytes(b"kept")
+    was_done, objects = both(other, overwrite=True)
+    assert objects == {name for name in before if not name.startswith(".work/")} | {"mine.txt"}
+    assert bucket.body("train-00000-of-00003.tar") != before["train-00000-of-00003.tar"]
+    assert left_over(tmp_path) == []
 
 
 @pytest.fixture
@@ -79,6 +135,7 @@ def hasty(monkeypatch):
     monkeypatch.setattr(store_folder, "ObjectFolder", functools.partial(ObjectFolder, sleep=lambda _seconds: None))
 
 
+@pytest.mark.slow
 def test_build_through_a_server_that_fails_has_the_same_bytes(bucket, proxy, hasty, here, jsonl_file, small_options):  # noqa: F811
     """Of all requests one in eight fails, another way each time; the heartbeat's too."""
     draws, faults = random.Random(5), {"GET": ["503", "drop", "cut:50", "short:50"], "PUT": ["503", "lost"]}
@@ -162,8 +219,8 @@ def command(wiki, out):
     return [sys.executable, "-c", COMMAND, "--input", str(wiki), "--out", str(out), *OPTIONS]
 
 
-def kill_at(wiki, place, stage):
-    """Starts a build and kills all its processes once a worker is at a stage."""
+def kill_at(wiki, place, stage, *, num_workers):
+    """Starts a build and kills all its processes once so many workers are at a stage."""
     running = local_folder_of(f"{location_of(place)}/.work") / "running"
     process = subprocess.Popen(command(wiki, place), stderr=subprocess.PIPE, start_new_session=True)
 
@@ -171,7 +228,7 @@ def kill_at(wiki, place, stage):
         found = running.glob("*") if running.exists() else []
         return [int(path.name) for path in found if path.name.isdigit() and path.read_text().startswith(stage)]
 
-    wait_for(lambda: workers() or process.poll() is not None, seconds=90)
+    wait_for(lambda: len(workers()) >= num_workers or process.poll() is not None, seconds=90)
     groups = {process.pid, *(os.getpgid(worker) for worker in workers())}
     assert len(groups) == 2
     for group in groups:
@@ -185,19 +242,27 @@ def test_command_killed_in_each_half_completes_with_the_same_bytes(bucket, proxy
     pages = "".join(article(f"Title {number}", text) for number, text in enumerate(iter_texts(700)))
     wiki.write_text(f'<mediawiki version="0.11" xml:lang="en">\n{pages}</mediawiki>\n')
     place = bucket.uri(proxy.address)
-    kill_at(wiki, place, "tokenize_split")
-    kill_at(wiki, place, "build_shard")
+    kill_at(wiki, place, "tokenize_split", num_workers=1)
+    kill_at(wiki, place, "build_shard", num_workers=2)
     assert "manifest.json" not in bucket.objects()
     built = {name for name in bucket.objects() if name.endswith(".tar.json")}
     proxy.requests.clear()
     last = subprocess.run(command(wiki, place), capture_output=True, text=True, check=True)
     assert "held by another build: process" in last.stderr
     assert "MiB in s3://folders/out" in last.stdout
-    written = {
-        urllib.parse.unquote(target).partition("/.work/")[2] for method, target in proxy.requests if method == "PUT"
+    assert re.search(r"peak memory +\d+ MiB of a worker", last.stdout)  # which they leave word of on this machine
+    written = Counter(
+        urllib.parse.unquote(target).partition(f"/out {bucket.number}/")[2].partition("?")[0]
+        for method, target in proxy.requests
+        if method == "PUT"
+    )
+    # The workers share the shards that are left: none is built by both.
+    shards = [name for name in bucket.objects() if name.endswith(".tar")]
+    assert len(shards) == 5
+    assert {name: written[f".work/shards/64/{name}.json"] for name in shards} == {
+        name: f".work/shards/64/{name}.json" not in built for name in shards
     }
-    assert not [name for name in written if name.startswith(("words", "runs", "splits"))]
-    assert not written & {name.removeprefix(".work/") for name in built}
+    assert not [name for name in written if name.startswith((".work/words", ".work/runs", ".work/splits"))]
     assert left_over(tmp_path) == []
     out = tmp_path / "here"
     with open_build([str(wiki)], out=out, options=bertdata_options(wiki)) as work:

@@ -157,7 +157,7 @@ def test_folder_here_holds_to_the_contract(tmp_path_factory, sequence):
     assert not folder.path.exists()
 
 
-@pytest.mark.parametrize("num_examples", [4, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_examples", [3, pytest.param(25, marks=pytest.mark.slow)])
 def test_folder_in_a_store_holds_to_the_contract(bucket, tmp_path, num_examples):
     @settings(max_examples=num_examples, deadline=None, database=None)
     @given(sequence=st.lists(actions, min_size=3, max_size=6))
@@ -204,7 +204,9 @@ def faults_for(methods, faults, *, part=""):
     return lambda method, target: left.pop(0) if method in methods and part in target and left else ""
 
 
-@pytest.mark.parametrize("fault", [pytest.param("429", marks=pytest.mark.slow), "503", "lost"])
+@pytest.mark.parametrize(
+    "fault", [*(pytest.param(status, marks=pytest.mark.slow) for status in ("429", "503")), "lost"]
+)
 def test_upload_that_fails_is_tried_again(bucket, proxy, hasty, tmp_path, fault):
     folder = open_folder(bucket.uri(proxy.address))
     proxy.fault = faults_for(("PUT",), [fault])
@@ -341,3 +343,29 @@ def test_process_of_a_killed_parent_ends_though_a_fork_goes_on(bucket, how):
         own = children_of(child)
         os.kill(child, signal.SIGKILL)
         wait_for(lambda: not any(is_running(pid) for pid in own))
+
+
+def test_object_is_opened_once_for_all_reads_of_parts(bucket, proxy):
+    folder = open_folder(bucket.uri(proxy.address))
+    names = [f"runs/{number}" for number in range(20)]
+    for number, name in enumerate(names):
+        folder.write(name, DATA[number:])
+    proxy.requests.clear()
+    for start in range(0, 1000, 200):  # as shards do
+        parts = [(name, start, start + 200) for name in names]
+        wanted = [DATA[start + number : start + number + 200] for number in range(20)]
+        assert list(folder.read_many(parts)) == wanted
+    assert proxy.count("HEAD", "/runs/") == 20
+    assert 100 <= proxy.count("GET", "/runs/") <= 102  # one whose last byte is that set before is read again
+
+
+def test_object_that_is_written_again_or_removed_is_not_read_as_it_was(bucket):
+    folder, other = open_folder(bucket.uri()), open_folder(f"{bucket.uri(number=bucket.number)}&anonymous=false")
+    for data in (DATA[:100], DATA, DATA[5:50]):
+        other.write("a", data)
+        assert list(folder.read_many([("a", 0, 40), ("a", len(data) - 10, len(data))])) == [data[:40], data[-10:]]
+    with pytest.raises(OSError, match="a: it has only 45 bytes"):
+        list(folder.read_many([("a", 0, 46)]))
+    other.remove(["a"])
+    with pytest.raises(FileNotFoundError):
+        list(folder.read_many([("a", 0, 40)]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bertdata.errors import OutputError
-from bertdata.uploads import local_folder_of, open_upload, sweep_uploads
+from bertdata.uploads import LAUNCHER_VARIABLE, local_folder_of, open_upload, sweep_uploads
 
 WRITER = """
 import sys, time
@@ -62,3 +62,10 @@ def test_folder_of_another_user_is_refused(tmp_path):
     (tmp_path / f"bertdata-{os.getuid()}").symlink_to(tmp_path / "other")
     with pytest.raises(OutputError, match="belongs to another user; set TMPDIR"):
         local_folder_of("s3://buck/a")
+
+
+def test_workers_leave_word_where_the_launcher_looks(tmp_path, monkeypatch):
+    folder = local_folder_of("s3://buck/a")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "of a worker"))
+    monkeypatch.setenv(LAUNCHER_VARIABLE, str(tmp_path))
+    assert local_folder_of("s3://buck/a") == folder

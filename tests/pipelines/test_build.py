@@ -8,8 +8,8 @@ from apache_beam.metrics.metric import MetricsFilter
 import bertdata
 from bertdata import build as stages
 from bertdata.errors import ConfigError, InputError, OutputError
+from bertdata.fingerprint import library_versions
 from bertdata.launch import open_build
-from bertdata.work import library_versions
 from pipelines.beam_options import pipeline_options
 from pipelines.build import COUNTERS, _count_words, _Stage, build_on_beam, build_pipeline
 from pipelines.supervise import run_supervised

@@ -21,8 +21,8 @@ from apache_beam.transforms.environments import Environment
 import bertdata
 from bertdata.build import build_serially
 from bertdata.errors import ConfigError
+from bertdata.fingerprint import library_versions
 from bertdata.launch import open_build
-from bertdata.work import library_versions
 from pipelines import packages
 from pipelines.beam_options import parse_beam_options, pipeline_options
 from pipelines.build import build_pipeline

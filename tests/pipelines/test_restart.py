@@ -137,7 +137,7 @@ def test_killed_workers_are_named_and_the_build_goes_on(tmp_path, dump, undistur
         assert not (out / "manifest.json").exists()
         assert kept(before, out)
     assert "at build_shard train-00001-of-00003.tar" not in killed.stderr
-    assert "going on: 1 of 1 splits and 4 of 4 shards are done" in complete(dump, out, temporary, undisturbed)
+    assert "going on: 1 of 1 portions, 4 of 4 shards are done" in complete(dump, out, temporary, undisturbed)
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_killed_launchers_and_runners_leave_no_process_and_the_build_goes_on(tmp
         assert "what is done is kept" in stderr
         assert not processes_of(group)
     assert kept(before, out)
-    assert "going on: 1 of 1 splits and" in complete(dump, out, temporary, undisturbed)
+    assert "going on: 1 of 1 portions" in complete(dump, out, temporary, undisturbed)
 
 
 @pytest.fixture
