@@ -33,7 +33,7 @@ from bertdata.pairs import build_pairs
 from bertdata.planning import ShardTask, plan_tasks
 from bertdata.prepare import find_excluded, prepare_documents
 from bertdata.ranges import add_up_bins, read_ranges, write_ranges
-from bertdata.rejects import check_rejects, keep_rejects, write_rejects
+from bertdata.rejects import check_damage, check_rejects, keep_rejects, write_rejects
 from bertdata.run_reading import read_runs
 from bertdata.runs import Run
 from bertdata.sample import count_words_of_portion, read_sample
@@ -139,6 +139,7 @@ def plan_shards(work: Work) -> list[ShardTask]:
     if totals.rejects:
         write_rejects(work.out_folder, totals.rejects)
     check_rejects(totals.counts, totals.rejects, max_rejects=work.options.read.max_rejects, keep_in=None)
+    check_damage(totals.counts, totals.rejects, skip_bad_splits=work.options.read.skip_bad_splits)
     if work.options.masks.whole_word_mask:
         _check_words_are_known(totals.languages)
     if work.has("plan.json"):
@@ -176,7 +177,8 @@ def build_shard(work: Work, task: ShardTask) -> str:
     """Builds one shard out of all runs; returns its file name."""
     name = shard_record(task)
     folder = work.data_set_folder(task.max_seq_length)
-    if work.has(name) and folder.size(task.name) == work.read(name)["entry"]["num_bytes"]:
+    is_done = work.has(name) and work.has(shard_statistics(task))
+    if is_done and folder.size(task.name) == work.read(name)["entry"]["num_bytes"]:
         return task.name
     options = work.options.for_length(task.max_seq_length)
     _, vocabulary = load_encoder(work)

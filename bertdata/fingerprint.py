@@ -35,7 +35,8 @@ def fingerprint_of(options: BuildOptions, *, inputs: Sequence[InputFile]) -> str
         ConfigError: A function that an option names is not there.
     """
     values = options.to_json()
-    del values["read"]["max_rejects"]  # decides whether a build ends, not what it writes
+    for name in ("max_rejects", "skip_bad_splits"):  # they decide whether a build ends, not what it writes
+        del values["read"][name]
     facts: dict[str, Any] = {"options": values, "versions": library_versions(), "inputs": inputs}
     hooks = [("--format", options.read.format), ("--filter", options.read.filter)]
     facts["hooks"] = [hash_of_hook(name, option=option) for option, name in hooks if name is not None and ":" in name]

@@ -62,6 +62,25 @@ def check_rejects(counts: Counter[str], rejects: list[Reject], *, max_rejects: i
         )
 
 
+def check_damage(counts: Counter[str], rejects: list[Reject], *, skip_bad_splits: bool) -> None:
+    """Ends the build when an earlier run of it has left out damaged splits, and that is not allowed any more.
+
+    Args:
+        counts: What readers counted.
+        rejects: The first bad records, damaged splits among them.
+        skip_bad_splits: Whether damaged splits are left out.
+
+    Raises:
+        InputError: One has been left out.
+    """
+    if counts["damaged_splits"] and not skip_bad_splits:
+        first = next(reject for reject in rejects if reject.reason == _DAMAGED)
+        raise InputError(
+            f"{counts['damaged_splits']} damaged splits have been left out of this build, the first: {first.path} "
+            f"({first.excerpt}). Give --skip-bad-splits again, or fetch the files again and build with --overwrite."
+        )
+
+
 def iter_checked_documents(
     portion: Sequence[Split],
     *,

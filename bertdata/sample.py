@@ -6,6 +6,10 @@ most `sample_bytes` of text:
 
     level 0: 64 MB   level 1: 32 MB   level 2: 17 MB   level 3 and up: 15 MB     sample_bytes = 70 MB -> levels 1 and up
 
+In Thai and other languages without spaces a word is as long as a sentence, nearly every one occurs once, and the
+trainer would take gigabytes for them. So the level is also high enough for distinct long words to have 8 million
+characters at most. Texts with spaces never have so many, nor have Chinese ones, of which each character is a word.
+
 Each portion of the input counts its words by level, and forgets the lowest levels as soon as what it keeps is too much.
 It begins at the lowest level that is still possible by what it sees of portions that are done: the text that any of
 them have is text that the sample has, so what is left out on the way was never in the sample, whichever of them are
@@ -43,6 +47,10 @@ __all__ = ["PortionWords", "Sample", "WordCounts", "count_words_of_portion", "lo
 NUM_LEVELS = 64
 _PIECE_CHARS = 1 << 20
 _SPACE = re.compile(r"\s")
+MAX_LONG_CHARS = 8_000_000  # of distinct long words; the trainer takes about 70 bytes for each
+_LONG_WORD = 32  # characters; no language with spaces has many such words
+# Between ASCII punctuation and Chinese characters and marks, at which the pre-tokenizer cuts.
+_LONG_PART = re.compile("[^!-/:-@[-`{-~\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uff00-\uff0f]{32,}")
 MAX_RECORDS_SEEN = 64  # of portions that are done, when another begins
 
 
@@ -202,14 +210,28 @@ def read_sample(folder: Folder, *, num_portions: int, sample_bytes: int) -> Samp
     """
     records = [_read_record(folder, _record_name(number)) for number in range(num_portions)]
     level = lowest_level(records, sample_bytes=sample_bytes)
+    chunks = _read_chunks(folder, records, level=level)
+    while level < NUM_LEVELS - 1 and _num_long_chars(chunks) > MAX_LONG_CHARS:
+        level += 1
+        chunks = _read_chunks(folder, records, level=level)
     languages: Counter[str] = Counter()
     for record in records:
         for counts in record.languages[level:]:
             languages.update(counts)
+    language = min(languages, key=lambda name: (-languages[name], name), default="en")
+    return Sample(chunks=chunks, language=language)
+
+
+def _read_chunks(folder: Folder, records: Sequence[PortionWords], *, level: int) -> Counter[str]:
+    """Reads the words of all portions from `level` on."""
     chunks: Counter[str] = Counter()
     parts = [(_counts_name(number), 0, record.ends[level]) for number, record in enumerate(records)]
     for data in folder.read_many(parts):
         for line in data.splitlines():
             chunks.update(json.loads(line))
-    language = min(languages, key=lambda name: (-languages[name], name), default="en")
-    return Sample(chunks=chunks, language=language)
+    return chunks
+
+
+def _num_long_chars(chunks: Iterable[str]) -> int:
+    """Returns how many characters distinct chunks have in what the trainer may take for long words."""
+    return sum(len(part) for chunk in chunks if len(chunk) >= _LONG_WORD for part in _LONG_PART.findall(chunk))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from bertdata.documents import Reject
 from bertdata.encoder import Encoder
+from bertdata.errors import OutputError, TokenizerError
 from bertdata.meter import count
 from bertdata.rejects import iter_checked_documents
 from bertdata.runs import Run, RunWriter, run_name
@@ -35,8 +36,16 @@ def make_encoder(tokenizer_json: bytes) -> tuple[Encoder, Vocabulary]:
 
 
 def load_encoder(work: Work) -> tuple[Encoder, Vocabulary]:
-    """Returns the encoder of a build and its vocabulary, made once per process."""
-    return make_encoder(work.folder.read("tokenizer.json"))
+    """Returns the encoder of a build and its vocabulary, made once per process.
+
+    Raises:
+        OutputError: The tokenizer in the work folder is damaged.
+    """
+    try:
+        return make_encoder(work.folder.read("tokenizer.json"))
+    except TokenizerError as error:
+        where = f"{work.folder.location}/tokenizer.json"
+        raise OutputError(f"{where} is damaged ({error}); run the same command with --overwrite") from error
 
 
 def _has_runs(work: Work, record: dict[str, Any]) -> bool:

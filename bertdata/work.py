@@ -3,25 +3,30 @@
     shards/.work/
     ├── lock                    held by the launcher
     ├── build.json              fingerprints, options, inputs, portions
-    ├── words/00003.json        words of portion 3, where a vocabulary is trained
-    ├── tokenizer.json
+    ├── words/00003.json        how much text of portion 3 may be in the vocabulary's sample
+    ├── word_counts/00003.jsonl      its words, where a vocabulary is trained
+    ├── tokenizer.json, tokenizer_config.json
     ├── runs/00003-0000.run     tokenized documents of portion 3
+    ├── runs/00003-0000.npz     how many of them have which keys
     ├── splits/00003.json       counts of portion 3; it is done
-    ├── plan.json               the shards that there will be
+    ├── ranges/128.places       where each shard begins in each run
+    ├── plan.json               the shards that there will be, and the counts of all portions
     ├── shards/128/train-00000-of-00002.tar.npz         statistics of a shard
     ├── shards/128/train-00000-of-00002.tar.json        blocks and counts of a shard; it is done, for the documents
     │                                                   that build.json excludes
+    ├── claims                  locks by which the workers of one machine share tasks
     ├── running/4711            what a worker process is at, and how far
     ├── tmp                     temporary files of the processes, while they run
     ├── beam.log                what Beam printed
     └── error.json              what ended the build, for the launcher to say
 
-Every file appears whole or not at all, under a name that depends only on what it is, so work done twice does no harm.
+Of an output in an object store, `claims`, `running`, `tmp` and `beam.log` lie on the machine of the launcher, and the
+lock is a lease. Every file appears whole or not at all, under a name that depends only on what it is, so work done
+twice does no harm.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -31,9 +36,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from bertdata import errors
 from bertdata.config import BuildOptions
@@ -140,23 +142,6 @@ class Work:
     def has(self, name: str) -> bool:
         """Returns whether the record `name` is there."""
         return self.folder.has(name)
-
-    def write_array(self, name: str, array: npt.NDArray[Any]) -> None:
-        """Writes an array under `name` within the work folder."""
-        sink = io.BytesIO()
-        np.save(sink, array, allow_pickle=False)
-        self.folder.write(name, sink.getvalue())
-
-    def read_array(self, name: str) -> npt.NDArray[Any]:
-        """Reads the array `name`.
-
-        Raises:
-            OutputError: It is damaged.
-        """
-        data = self.folder.read(name)
-        with self._reading(name):
-            array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-            return array
 
     def read_statistics(self, task: ShardTask) -> Statistics:
         """Reads the statistics of a shard.

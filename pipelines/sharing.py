@@ -11,7 +11,9 @@ left.
 A worker holds a task by a lock on a file of its name, which the system lets go of when the worker dies. So nothing
 needs clearing after a kill, and no claim is ever believed that nobody is working on. That every task is done when the
 stage is over follows from two rules, for bundles that are retried or run twice too: a task that a worker finds free is
-done by it unless its record is there; and a bundle that fails has its worker look at all tasks again.
+done by it unless its record is there; and a bundle that fails has its worker look at all tasks again. Beam's local
+runner does not hand a failed bundle to another worker; were it to, the missing record would end the build at the
+barrier.
 """
 
 from __future__ import annotations

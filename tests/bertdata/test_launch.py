@@ -1,16 +1,19 @@
 import dataclasses
+import gzip
 import json
 import os
 
 import pytest
 
 from bertdata.build import build_serially
+from bertdata.config import ReadOptions
 from bertdata.data_set import open_data_set
 from bertdata.errors import BertDataError, InputError, OutputError
 from bertdata.fingerprint import fingerprint_of
 from bertdata.inputs import find_inputs
 from bertdata.launch import open_build
 from bertdata.lock import Lock
+from bertdata.tokenizing import tokenize_split
 
 
 def build(out, path, options, **values):
@@ -165,3 +168,26 @@ def test_build_without_manifest_is_an_error(tmp_path, jsonl_file, small_options)
         open_build([str(jsonl_file)], out=tmp_path / "out", options=small_options),
     ):
         pass
+
+
+def test_build_that_ended_at_damage_goes_on_without_it(tmp_path, jsonl_file, small_options):
+    """What was tokenized is not done again, and other options of that kind do not make it another build."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_bytes(jsonl_file.read_bytes())
+    (tmp_path / "in" / "b.jsonl.gz").write_bytes(gzip.compress(jsonl_file.read_bytes())[:-100])
+    out = tmp_path / "out"
+    values = {"split_bytes": 20_000}
+    with pytest.raises(InputError, match="--skip-bad-splits leaves out the rest"):
+        build(out, tmp_path / "in", small_options, **values)
+    done = {path: path.stat().st_ino for path in (out / ".work" / "splits").iterdir()}
+    assert len(done) > 1
+    skipping = dataclasses.replace(small_options, read=ReadOptions(skip_bad_splits=True))
+    with pytest.raises(KeyboardInterrupt), open_build([str(tmp_path / "in")], out=out, options=skipping) as work:
+        for number in range(len(work.portions)):
+            tokenize_split(work, number)
+        raise KeyboardInterrupt
+    assert {path: path.stat().st_ino for path in done} == done
+    with pytest.raises(InputError, match=r"1 damaged splits have been left out.*b\.jsonl\.gz.*--skip-bad-splits again"):
+        build(out, tmp_path / "in", small_options)
+    build(out, tmp_path / "in", skipping)
+    assert open_data_set(out).manifest.counts["damaged_splits"] == 1

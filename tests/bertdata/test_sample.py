@@ -1,6 +1,7 @@
 import hashlib
 import itertools
 import json
+import string
 import subprocess
 import sys
 from collections import Counter
@@ -13,7 +14,15 @@ from bertdata.config import ReadOptions
 from bertdata.documents import Document
 from bertdata.inputs import find_inputs
 from bertdata.portions import plan_portions
-from bertdata.sample import NUM_LEVELS, PortionWords, WordCounts, count_words_of_portion, lowest_level, read_sample
+from bertdata.sample import (
+    NUM_LEVELS,
+    PortionWords,
+    WordCounts,
+    _num_long_chars,
+    count_words_of_portion,
+    lowest_level,
+    read_sample,
+)
 from tests.bertdata.memory_folder import MemoryFolder
 from tests.corpus import iter_texts
 
@@ -149,3 +158,42 @@ def test_words_of_a_large_document_are_counted_piece_by_piece(text, piece_chars)
         words = WordCounts(sample_bytes=1 << 20)
         words.add(Document(id="", text=text, language=None), language_option="en")
     assert words.chunks[level_of(text)] == Counter(text.split())
+
+
+def long_chars(texts):
+    """Characters in what has 32 and more of them between spaces, ASCII punctuation and Chinese characters."""
+    total = 0
+    for chunk in {chunk for text in texts for chunk in text.split()}:
+        cut = "".join(" " if char in string.punctuation or "\u4e00" <= char <= "\u9fff" else char for char in chunk)
+        total += sum(len(part) for part in cut.split() if len(part) >= 32)
+    return total
+
+
+@given(
+    texts=st.lists(
+        st.lists(
+            st.sampled_from(["ก" * 40, "ข" * 31, "ค" * 32 + "," + "ง" * 50, "中" * 60 + "จ" * 33, "a b"]), max_size=3
+        ).map(" ".join),
+        unique=True,
+        max_size=12,
+    ),
+    num_portions=st.integers(1, 3),
+    limit=st.integers(0, 300),
+)
+def test_long_words_raise_the_level_until_few_are_left(texts, num_portions, limit):
+    texts = [f"{text} {number}" for number, text in enumerate(texts)]
+    folder = MemoryFolder()
+    for number in range(num_portions):
+        count_into(folder, number, texts[number::num_portions], sample_bytes=1 << 20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bertdata.sample.MAX_LONG_CHARS", limit)
+        sample = read_sample(folder, num_portions=num_portions, sample_bytes=1 << 20)
+    kept = next(
+        kept for level in range(NUM_LEVELS) if long_chars(kept := [t for t in texts if level_of(t) >= level]) <= limit
+    )
+    assert sample.chunks == Counter(chunk for text in kept for chunk in text.split())
+
+
+@pytest.mark.parametrize("text", ["\n".join(TEXTS), "人工智能是计算机科学的一个分支，" * 20, "これはペンです。" * 20])
+def test_usual_text_has_no_long_words(text):
+    assert _num_long_chars(text.split()) == 0
