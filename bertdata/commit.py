@@ -81,8 +81,8 @@ def write_data_set(
 
 
 def _add_up(counts: Counter[str], shard_counts: Counter[str], *, folder: str) -> dict[str, int]:
-    """Returns the counts of splits and shards together, those of nothing left out."""
-    del shard_counts["documents"]  # what the splits counted, less the documents without tokens
+    """Returns the counts of portions and shards together, those of nothing left out."""
+    del shard_counts["documents"]  # what the portions counted, less the documents without tokens
     merged = counts + shard_counts
     if merged["documents"] != merged["documents_kept"] + sum(merged[reason] for reason in DROPPED_DOCUMENTS):
         raise BertDataError(f"the counts of {folder} do not add up: {dict(merged)}; please report this")

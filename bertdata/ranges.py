@@ -4,7 +4,7 @@ Shards are ranges of key bins, and a run knows how many bytes it has of each bin
 begins and ends is known before anything is read. For R runs and S shards of one length one file holds, all uint32:
 
     R, S
-    split and number      [R, 2]
+    portion and number    [R, 2]
     places in runs 0-511      [S + 1, 512]     row s: where shard s begins in each of them; it ends where the next one
     places in runs 512-1023   [S + 1, 512]     begins
     ...
@@ -77,7 +77,7 @@ def write_ranges(folder: Folder, runs_folder: Folder, runs: Sequence[Run], *, ta
         length: np.array([*sorted(task.first_bin for task in tasks if task.max_seq_length == length), 1 << BIN_BITS])
         for length in lengths
     }
-    numbers = np.array([(run.split, run.number) for run in runs], dtype="<u4").reshape(-1, 2)
+    numbers = np.array([(run.portion, run.number) for run in runs], dtype="<u4").reshape(-1, 2)
     with ExitStack() as stack:
         files = {length: stack.enter_context(folder.create(_file_name(length))) for length in lengths}
         for length, file in files.items():

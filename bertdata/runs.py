@@ -1,4 +1,4 @@
-"""Runs: files of a split's tokenized documents, sorted by key, of which a shard reads one contiguous part each.
+"""Runs: files of a portion's tokenized documents, sorted by key, of which a shard reads one contiguous part each.
 
 Keys are uniform, so a contiguous range of keys is a uniform sample of the corpus, whatever the input's order. A run is
 nothing but documents, one after the other, in the order of their keys:
@@ -45,13 +45,13 @@ class Run(NamedTuple):
     """A run in the folder of runs.
 
     Attributes:
-        split: The split whose documents it holds.
-        number: Its number among the runs of that split.
+        portion: The portion whose documents it holds.
+        number: Its number among the runs of that portion.
         num_bytes: Bytes of the file.
         bins_bytes: Bytes of the file of its bins.
     """
 
-    split: int
+    portion: int
     number: int
     num_bytes: int
     bins_bytes: int
@@ -59,17 +59,17 @@ class Run(NamedTuple):
     @property
     def bins_name(self) -> str:
         """File name of its bins."""
-        return bins_name(self.split, self.number)
+        return bins_name(self.portion, self.number)
 
 
-def run_name(split: int, number: int) -> str:
+def run_name(portion: int, number: int) -> str:
     """Returns the file name of a run."""
-    return f"{split:05d}-{number:04d}.run"
+    return f"{portion:05d}-{number:04d}.run"
 
 
-def bins_name(split: int, number: int) -> str:
+def bins_name(portion: int, number: int) -> str:
     """Returns the file name of a run's bins."""
-    return f"{split:05d}-{number:04d}.npz"
+    return f"{portion:05d}-{number:04d}.npz"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,19 +118,19 @@ def damaged_run(where: str, error: Exception) -> OutputError:
 
 
 class RunWriter:
-    """Collects the documents of one split and writes them as runs.
+    """Collects the documents of one portion and writes them as runs.
 
     Args:
         folder: Where runs go.
-        split: Number of the split, by which runs are named.
+        portion: Number of the portion, by which runs are named.
         dtype: dtype of the token ids.
         run_bytes: Bytes after which a run is written; that much is held in memory, once.
     """
 
-    def __init__(self, folder: Folder, *, split: int, dtype: np.dtype[Any], run_bytes: int = RUN_BYTES) -> None:
+    def __init__(self, folder: Folder, *, portion: int, dtype: np.dtype[Any], run_bytes: int = RUN_BYTES) -> None:
         self.runs: list[Run] = []
         self._folder = folder
-        self._split = split
+        self._portion = portion
         self._dtype = dtype
         self._run_bytes = run_bytes
         self._clear()
@@ -178,7 +178,7 @@ class RunWriter:
         sizes = np.frombuffer(self._sizes, dtype=np.uint32).astype(np.int64)
         starts = offsets_of(sizes)
         number = len(self.runs)
-        with self._folder.create(run_name(self._split, number)) as file, memoryview(self._data) as data:
+        with self._folder.create(run_name(self._portion, number)) as file, memoryview(self._data) as data:
             for row in order.tolist():
                 file.write(data[starts[row] : starts[row + 1]])
         bins, first = np.unique(key_bins(keys[order]), return_index=True)
@@ -189,6 +189,6 @@ class RunWriter:
             num_tokens=np.add.reduceat(num_tokens[order], first),
             num_bytes=np.add.reduceat(sizes[order], first),
         ).to_bytes()
-        self._folder.write(bins_name(self._split, number), run_bins)
-        self.runs.append(Run(self._split, number, int(starts[-1]), len(run_bins)))
+        self._folder.write(bins_name(self._portion, number), run_bins)
+        self.runs.append(Run(self._portion, number, int(starts[-1]), len(run_bins)))
         self._clear()

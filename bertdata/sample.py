@@ -7,7 +7,7 @@ most `sample_bytes` of text:
     level 0: 64 MB   level 1: 32 MB   level 2: 17 MB   level 3 and up: 15 MB     sample_bytes = 70 MB -> levels 1 and up
 
 In Thai and other languages without spaces a word is as long as a sentence, nearly every one occurs once, and the
-trainer would take gigabytes for them. So the level is also high enough for distinct long words to have 8 million
+trainer would take gigabytes for them. So the level is also high enough for distinct long words to have 4 million
 characters at most. Texts with spaces never have so many, nor have Chinese ones, of which each character is a word.
 
 Each portion of the input counts its words by level, and forgets the lowest levels as soon as what it keeps is too much.
@@ -47,7 +47,7 @@ __all__ = ["PortionWords", "Sample", "WordCounts", "count_words_of_portion", "lo
 NUM_LEVELS = 64
 _PIECE_CHARS = 1 << 20
 _SPACE = re.compile(r"\s")
-MAX_LONG_CHARS = 8_000_000  # of distinct long words; the trainer takes about 70 bytes for each
+MAX_LONG_CHARS = 4_000_000  # of distinct long words; the trainer takes about 120 bytes for each
 _LONG_WORD = 32  # characters; no language with spaces has many such words
 # Between ASCII punctuation and Chinese characters and marks, at which the pre-tokenizer cuts.
 _LONG_PART = re.compile("[^!-/:-@[-`{-~\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uff00-\uff0f]{32,}")

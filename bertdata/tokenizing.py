@@ -52,7 +52,7 @@ def _has_runs(work: Work, record: dict[str, Any]) -> bool:
     """Returns whether the runs of a portion are there as they were written."""
     folder = work.runs_folder
     found = [Run(*run) for run in record["runs"]]
-    sizes = {run_name(run.split, run.number): run.num_bytes for run in found}
+    sizes = {run_name(run.portion, run.number): run.num_bytes for run in found}
     sizes |= {run.bins_name: run.bins_bytes for run in found}
     return all(folder.size(name) == num_bytes for name, num_bytes in sizes.items())
 
@@ -66,7 +66,7 @@ def tokenize_split(work: Work, number: int) -> int:
     counts: Counter[str] = Counter()
     languages: Counter[str] = Counter()
     rejects: list[Reject] = []
-    runs = RunWriter(work.runs_folder, split=number, dtype=vocabulary.dtype)
+    runs = RunWriter(work.runs_folder, portion=number, dtype=vocabulary.dtype)
     batch: list[list[str]] = []
     batched = 0
     options = work.options.read

@@ -33,8 +33,8 @@ def random_documents(generator, count, *, dtype=U2):
     return documents
 
 
-def write(folder, documents, *, run_bytes=1 << 20, split=0, dtype=U2):
-    writer = RunWriter(folder, split=split, dtype=dtype, run_bytes=run_bytes)
+def write(folder, documents, *, run_bytes=1 << 20, portion=0, dtype=U2):
+    writer = RunWriter(folder, portion=portion, dtype=dtype, run_bytes=run_bytes)
     for key, lengths, tokens in documents:
         writer.add(key, tokens=tokens, num_tokens=lengths)
     return writer.close()
@@ -56,7 +56,7 @@ def wanted_rows(documents):
 
 
 def whole(run):
-    return RunPart(f"{run.split:05d}-{run.number:04d}.run", 0, run.num_bytes)
+    return RunPart(f"{run.portion:05d}-{run.number:04d}.run", 0, run.num_bytes)
 
 
 def read_all(folder, runs, *, dtype=U2):
@@ -78,8 +78,8 @@ def test_shards_read_each_document_once_in_one_part_of_each_run(seed, counts, nu
     bounds = np.cumsum([0, *counts, 20])
     runs = [
         run
-        for split, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
-        for run in write(folder, documents[start:stop], split=split, run_bytes=run_bytes, dtype=dtype)
+        for portion, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+        for run in write(folder, documents[start:stop], portion=portion, run_bytes=run_bytes, dtype=dtype)
     ]
     histogram = add_up_bins(folder, runs)
     shards = ShardOptions(num_shards=num_shards, eval_fraction=0.1)
@@ -127,7 +127,7 @@ def test_many_runs_are_found_in_groups(monkeypatch):
     generator = np.random.default_rng(3)
     folder, work = MemoryFolder(), MemoryFolder()
     documents = random_documents(generator, 110)
-    runs = [run for split, document in enumerate(documents) for run in write(folder, [document], split=split)]
+    runs = [run for portion, document in enumerate(documents) for run in write(folder, [document], portion=portion)]
     options = dataclasses.replace(BuildOptions(), shards=ShardOptions(num_shards=20))
     tasks = plan_tasks(add_up_bins(folder, runs), options=options, token_bytes=2)
     write_ranges(work, folder, runs, tasks=tasks)

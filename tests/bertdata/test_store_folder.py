@@ -157,7 +157,7 @@ def test_folder_here_holds_to_the_contract(tmp_path_factory, sequence):
     assert not folder.path.exists()
 
 
-@pytest.mark.parametrize("num_examples", [3, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_examples", [3, pytest.param(15, marks=pytest.mark.slow)])
 def test_folder_in_a_store_holds_to_the_contract(bucket, tmp_path, num_examples):
     @settings(max_examples=num_examples, deadline=None, database=None)
     @given(sequence=st.lists(actions, min_size=3, max_size=6))
