@@ -19,6 +19,7 @@ from pathlib import Path
 __all__ = ["IDLE", "Run", "Span", "descendants", "watch"]
 
 SAMPLE_SECONDS = 0.05
+PROCESSES_SECONDS = 0.2
 DISK_SECONDS = 0.5
 IDLE = "between tasks"
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -109,7 +110,7 @@ def _role(pid: int, *, launcher: int, parent: int) -> str:
     command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     if b"pipelines" in command and parent == launcher:
         return "runner"
-    for name, role in ((b"store_reader", "reader of a store"), (b"sdk_worker", "worker, starting")):
+    for name, role in ((b"store_process", "reader of a store"), (b"sdk_worker", "worker, starting")):
         if any(name in word for word in command) and command[0] not in (b"sh", b"/bin/sh"):
             return role
     return "other"
@@ -123,7 +124,8 @@ class _Watch:
         self._launcher = launcher
         self._out = out
         self._running = out / ".work" / "running"
-        self._disk_due = 0.0
+        self._disk_due = self._processes_due = 0.0
+        self._pids: list[int] = []
         self._started = time.monotonic()
         self._workers: dict[int, int] = {}
         self._at: dict[int, tuple[str, float]] = {}  # what each worker is at, and since when
@@ -133,7 +135,10 @@ class _Watch:
     def sample(self) -> None:
         now = time.monotonic() - self._started
         self._read_tasks(now)
-        for pid in descendants(self._launcher):
+        if now >= self._processes_due:  # to look through all processes takes longer than to look at ours
+            self._processes_due = now + PROCESSES_SECONDS
+            self._pids = list(descendants(self._launcher))
+        for pid in self._pids:
             with contextlib.suppress(OSError):
                 self._read_process(pid)
         if now >= self._disk_due:
