@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bertdata.arrays import read_npz
 from bertdata.errors import OutputError
 from bertdata.spill import key_bins, offsets_of
 from bertdata.storage import Folder
@@ -103,8 +104,8 @@ class RunBins:
             OutputError: It is damaged.
         """
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                return cls(**{name: arrays[name].astype(np.int64) for name in cls.__slots__})
+            arrays = read_npz(data)
+            return cls(**{name: arrays[name].astype(np.int64) for name in cls.__slots__})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise damaged_run(where, error) from error
 

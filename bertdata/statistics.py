@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bertdata.arrays import read_npz
 from bertdata.errors import ShardError
 from bertdata.files import read_plain_file, write_atomically
 from bertdata.pairs import Pairs
@@ -119,8 +120,8 @@ class Statistics:
     @classmethod
     def from_npz(cls, data: bytes) -> Statistics:
         """Reads what `to_npz` gave."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in _NAMES})
+        arrays = read_npz(data)
+        return cls(**{name: arrays[name] for name in _NAMES})
 
     def to_json(self) -> bytes:
         """Returns `statistics.json`: of each count its shape, and the places that are not zero, flattened."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -34,6 +35,15 @@ def fetch_nothing_more() -> Iterator[None]:
         if thread.name == "prefetch" and target is not None:
             target.__self__.close()
             thread.join(timeout=10)
+
+
+@pytest.fixture(autouse=True)
+def leave_logging_as_it_was() -> Iterator[None]:
+    """Undoes what a command does to the package's logger, so that the next test sees what is logged."""
+    logger = logging.getLogger("bertdata")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
 
 
 @pytest.fixture(scope="session")

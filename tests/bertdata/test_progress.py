@@ -2,7 +2,6 @@ import dataclasses
 import fcntl
 import io
 import itertools
-import logging
 import os
 import pty
 import re
@@ -232,7 +231,6 @@ def read_terminal(leader):
 
 def test_progress_that_cannot_be_read_ends_nothing(tmp_path, wiki_file, small_options, caplog, monkeypatch):
     caplog.set_level("INFO", logger="bertdata")
-    monkeypatch.setattr(logging.getLogger("bertdata"), "propagate", True)
     monkeypatch.setattr(progress, "_POLL_SECONDS", 0.001)
     update = BuildState.update
     calls = itertools.count()
