@@ -214,7 +214,7 @@ def test_line_on_a_terminal_has_what_fits(tmp_path, wiki_file, small_options, co
     os.close(leader)
     shown = b"".join(parts).decode()
     ends = {
-        0: r"\] building shards 0/4: read .*, 0 pairs, -- MB/s, ETA --:--\r\n",
+        0: r"\] building shards \d/4: read .*, [\d,]+ pairs, \S+ MB/s, ETA \S+\r\n",
         80: r"\|█{5}\| finishing 4/4, ETA 00:00, -- MB/s, [\d.]+k pairs, 300 docs, read 100% *\r",
         200: r"\|█{16}\| finishing 4/4: read .*, 300 documents, [\d,]+ pairs, -- MB/s, ETA 00:00 \[00:\d\d\]",
     }
