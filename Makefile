@@ -23,7 +23,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow --durations 10
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --durations 10
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -66,9 +66,9 @@ def _trained_tokenizer(documents: list[str], folder: Path) -> Tokenizer:
     path = folder / "vocabulary.jsonl"
     write_documents(documents, path)
     options = TokenizerOptions(lowercase=False)
-    (split,) = plan_splits([str(path)], options=ReadOptions())
+    splits = plan_splits([str(path)], options=ReadOptions())
     work = LocalFolder(folder)
-    count_words_of_portion(work, 0, (split,), options=ReadOptions(), sample_bytes=options.sample_bytes)
+    count_words_of_portion(work, 0, splits, options=ReadOptions(), sample_bytes=options.sample_bytes)
     return train_wordpiece(read_sample(work, num_portions=1, sample_bytes=options.sample_bytes), options=options)
 
 

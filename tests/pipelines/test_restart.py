@@ -154,7 +154,7 @@ def test_killed_launchers_and_runners_leave_no_process_and_the_build_goes_on(tmp
     assert re.search(r"process \d+, which runs FnApiRunner, was killed by signal 9 .* at: tokenize_split 0 \(", stderr)
 
     # Launcher and runner die at once: their workers end by themselves.
-    held = Held(dump, out, "tokenize_split", temporary=temporary)
+    held = Held(dump, out, "plan_shards", temporary=temporary)
     for pid in (held.launcher.pid, held.runner):
         os.kill(pid, signal.SIGKILL)
     held.launcher.communicate()
