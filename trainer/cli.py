@@ -78,12 +78,46 @@ class _TrainCommand(click.Command):
     type=_AT_LEAST_ZERO,
     help="Steps of linear warm-up. [default: a tenth of the steps, at most 10,000]",
 )
-@click.option("--weight-decay", type=click.FloatRange(min=0), help="Decay of AdamW, per step. [default: 0.01]")
+@click.option(
+    "--preset", help="A published recipe to take all values from that are not given: its name. [default: none]"
+)
+@click.option("--phase", type=_AT_LEAST_ONE, help="Phase of the preset. [default: 1 where it has several]")
+@click.option(
+    "--init",
+    metavar="RUN|HF_DIR",
+    help="Run, or exported folder, that the weights come from. [default: new weights]",
+)
+@click.option(
+    "--init-optimizer/--no-init-optimizer",
+    default=None,
+    help="Take the optimizer's state and the place in the schedule from the run of --init, too. "
+    "[default: no-init-optimizer]",
+)
+@click.option(
+    "--optimizer", type=click.Choice(["adamw", "lamb"]), help="LAMB is for batches of thousands. [default: adamw]"
+)
+@click.option(
+    "--schedule-steps",
+    type=_AT_LEAST_ONE,
+    help="Steps, from the first of all phases, at which the learning rate reaches 0. [default: the end of the run]",
+)
+@click.option("--weight-decay", type=click.FloatRange(min=0), help="Decay per step. [default: 0.01]")
+@click.option(
+    "--max-grad-norm",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Global norm that gradients are clipped to. [default: 1]",
+)
 @click.option("--hidden-dropout", type=click.FloatRange(0, 1, max_open=True), help="Share of values. [default: 0.1]")
 @click.option(
     "--precision",
     type=click.Choice(["bf16", "fp32"]),
     help="Precision of the computation. [default: bf16 on GPUs, else fp32]",
+)
+@click.option(
+    "--activation-checkpointing/--no-activation-checkpointing",
+    default=None,
+    help="Compute activations again in the backward pass instead of keeping them: less memory, a third more work. "
+    "[default: no-activation-checkpointing]",
 )
 @click.option(
     "--compile/--no-compile", "compile_model", default=None, help="Run torch.compile first. [default: no-compile]"
@@ -100,6 +134,14 @@ class _TrainCommand(click.Command):
 )
 @click.option("--keep", type=_AT_LEAST_ONE, help="Newest checkpoints that are kept. [default: 3]")
 @click.option("--log-every", type=_AT_LEAST_ONE, help="Steps between lines of log and metrics. [default: 50]")
+@click.option(
+    "--tensorboard/--no-tensorboard",
+    default=None,
+    help="Write the metrics for TensorBoard, too, into --out. [default: no-tensorboard]",
+)
+@click.option(
+    "--gpus", metavar="all|N", help="GPUs of this machine to use; a process is started for each. [default: one]"
+)
 @click.option(
     "--num-loader-workers",
     type=_AT_LEAST_ZERO,
@@ -164,9 +206,11 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
     from trainer.data import open_training_data
     from trainer.defaults import Request, choose_options
     from trainer.distributed import start_world
+    from trainer.evaluate import evaluate_checkpoint
     from trainer.metrics import table
-    from trainer.train import evaluate_checkpoint, train
+    from trainer.train import train
 
+    settings.pop("gpus")
     cache = CacheOptions(folder=settings.pop("cache"), max_bytes=settings.pop("cache_size"))
     data = open_training_data(shards, cache=cache)
     request = Request(

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from bertdata.errors import TrainingError
 
-__all__ = ["MODEL_SIZES", "ModelOptions", "Precision", "TrainOptions", "load_model_options"]
+__all__ = ["MODEL_SIZES", "ModelOptions", "OptimizerName", "Precision", "TrainOptions", "load_model_options"]
 
 Precision = Literal["fp32", "bf16"]
+OptimizerName = Literal["adamw", "lamb"]
 
 MODEL_SIZES = {  # layers, hidden size, attention heads (Devlin et al. 2018; Turc et al. 2019)
     "tiny": (2, 128, 2),
@@ -147,9 +148,23 @@ class TrainOptions:
         max_steps: Optimizer steps of the whole run.
         learning_rate: Highest learning rate, reached at the end of the warm-up.
         warmup_steps: Steps of linear warm-up.
-        weight_decay: AdamW's decay of everything but biases and LayerNorm.
+        optimizer: "adamw", or "lamb" for large batches.
+        weight_decay: Decoupled decay of everything but biases and LayerNorm.
+        adam_beta1: Decay of the running mean of gradients.
+        adam_beta2: Decay of the running mean of their squares.
+        adam_epsilon: Added to the root of the latter.
+        bias_correction: Whether running means are corrected for having begun at 0; the published BERT's are not.
+        schedule_steps: Steps, from the first of all phases, at which the learning rate would reach 0; None for the end
+            of this run.
+        schedule_start: Steps of earlier phases, which the schedule covers, too.
+        decay_power: Power of the decay; 1 is linear.
         max_grad_norm: Global norm that gradients are clipped to.
-        precision: "fp32", or "bf16" for bfloat16 autocast on a GPU.
+        preset: Name of the recipe that values were taken from; None for no preset.
+        phase: Phase of that recipe; None where it has one only.
+        init: Run or exported folder that the weights come from; None for new ones.
+        init_optimizer: Whether the optimizer's state comes from there, too.
+        activation_checkpointing: Whether activations are computed again in the backward pass instead of kept.
+        precision: "fp32", or "bf16" for bfloat16 autocast.
         compile: Whether to run the model through torch.compile.
         next_sentence: Whether the NSP loss is trained; False on shards built with --next-sentence none.
         eval_every: Steps between evaluations; None for the end of every epoch. One always follows the last step.
@@ -157,6 +172,7 @@ class TrainOptions:
         save_every: Steps between checkpoints. One always follows the last step.
         keep: Newest checkpoints that are kept.
         log_every: Steps that a line of metrics sums up.
+        tensorboard: Whether the metrics go to TensorBoard, too.
         num_loader_workers: Threads that prepare batches ahead; 0 for none.
         window_blocks: Blocks whose samples are mixed in a lane, see `trainer.order.Order`; None to go by the shards.
         shuffle_shards: Shards that are shuffled together, see `trainer.order.Order`; None for all.
@@ -172,8 +188,21 @@ class TrainOptions:
     max_steps: int
     learning_rate: float
     warmup_steps: int
+    optimizer: OptimizerName = "adamw"
     weight_decay: float = 0.01
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-6
+    bias_correction: bool = True
+    schedule_steps: int | None = None
+    schedule_start: int = 0
+    decay_power: float = 1.0
     max_grad_norm: float = 1.0
+    preset: str | None = None
+    phase: int | None = None
+    init: str | None = None
+    init_optimizer: bool = False
+    activation_checkpointing: bool = False
     precision: Precision = "fp32"
     compile: bool = False
     next_sentence: bool = True
@@ -182,6 +211,7 @@ class TrainOptions:
     save_every: int = 1000
     keep: int = 3
     log_every: int = 10
+    tensorboard: bool = False
     num_loader_workers: int = 0
     window_blocks: int | None = None
     shuffle_shards: int | None = None
@@ -191,7 +221,10 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         at_least_one = ("batch_size", "micro_batch_size", "max_steps", "save_every", "keep", "log_every")
-        optional_ones = ("eval_every", "eval_samples", "window_blocks", "shuffle_shards", "pad_to_multiple")
+        optional_ones = (
+            *("eval_every", "eval_samples", "window_blocks", "shuffle_shards", "pad_to_multiple"),
+            *("schedule_steps", "phase"),
+        )
         for name in (*at_least_one, *optional_ones):
             value = getattr(self, name)
             optional = name not in at_least_one
@@ -199,10 +232,12 @@ class TrainOptions:
                 (optional and value is None) or value >= 1,
                 f"--{name.replace('_', '-')} is {value}; it must be at least 1",
             )
-        for name in ("warmup_steps", "weight_decay", "num_loader_workers"):
+        for name in ("warmup_steps", "weight_decay", "num_loader_workers", "schedule_start"):
             value = getattr(self, name)
             _check(value >= 0, f"--{name.replace('_', '-')} is {value}; it must be 0 or more")
-        _check(self.learning_rate > 0, f"--learning-rate is {self.learning_rate}; it must be above 0")
+        for name in ("learning_rate", "max_grad_norm"):
+            value = getattr(self, name)
+            _check(value > 0, f"--{name.replace('_', '-')} is {value}; it must be above 0")
         _check(
             self.warmup_steps <= self.max_steps,
             f"--warmup-steps is {self.warmup_steps}, more than the run's {self.max_steps} steps; give fewer",

@@ -22,7 +22,21 @@ _LEARNING_RATES = {"tiny": 3e-3, "mini": 1e-3, "small": 5e-4, "base": 1e-4, "lar
 _KEPT = (
     "learning_rate",
     "warmup_steps",
+    "optimizer",
     "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "bias_correction",
+    "schedule_steps",
+    "schedule_start",
+    "decay_power",
+    "max_grad_norm",
+    "preset",
+    "phase",
+    "init",
+    "init_optimizer",
+    "tensorboard",
     "eval_every",
     "eval_samples",
     "save_every",
@@ -100,8 +114,6 @@ def choose_options(
         max_steps = max(1, math.ceil(steps))
     share = max(1, batch_size // world_size)
     precision: Precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if given.get("precision") == "bf16" and not on_gpu:
-        raise TrainingError("--precision bf16 needs a GPU; leave it out to train in fp32")
     chosen: dict[str, Any] = {
         "batch_size": batch_size,
         "micro_batch_size": min(share, _gpu_micro_batch_size(model, longest=longest) if on_gpu else 128),

@@ -49,6 +49,10 @@ class World:
             return list(numbers)
         return [int(number) for number in self.sum(torch.tensor(numbers, dtype=torch.int64)).tolist()]
 
+    def agree_to_stop(self, is_asked: bool) -> bool:
+        """Returns whether any process was asked to stop: the same answer in all of them."""
+        return self.sum_numbers(int(is_asked)) != [0]
+
     def barrier(self) -> None:
         """Waits until all processes are here."""
         self.sum_numbers(0)

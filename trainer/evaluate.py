@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from bertdata.errors import TrainingError
 from trainer.batch import IGNORED, Cutting, cut_step
+from trainer.config import TrainOptions
+from trainer.data import TrainingData
 from trainer.distributed import World
 from trainer.metrics import SUMS, means, pretraining_sums
+from trainer.model import build_model
 from trainer.reader import BlockReader
+from trainer.step import autocast_for, cutting_for
 
-__all__ = ["evaluate", "held_out_share"]
+__all__ = ["evaluate", "evaluate_checkpoint", "held_out_share"]
 
 _SAMPLES_AT_ONCE = 4096  # read together, so that sorting by length leaves little padding
 
@@ -92,3 +98,45 @@ def evaluate(
         "num_samples": int(sums[SUMS.index("num_samples")]),
         "num_predictions": num_predictions,
     }
+
+
+def evaluate_checkpoint(
+    data: TrainingData, options: TrainOptions, *, world: World, checkpoint: dict[str, Any] | None
+) -> dict[str, float]:
+    """Returns losses and accuracies of a checkpoint on the held-out samples.
+
+    Args:
+        data: The data sets; they need not be those that the run was trained on.
+        options: Options of the run.
+        world: The processes.
+        checkpoint: From `trainer.checkpoint.load_latest`.
+
+    Raises:
+        TrainingError: There is no checkpoint, its vocabulary is another one, or nothing is held out.
+    """
+    held_out = data.open_split("eval", skip_bad_blocks=options.skip_bad_blocks)
+    if checkpoint is None:
+        raise TrainingError(f"{options.out} holds no checkpoint to evaluate; train first, without --eval-only")
+    if held_out.num_samples == 0:
+        raise TrainingError(f"{data} holds no samples for evaluation; build with a larger --eval-fraction")
+    model = build_model(options.model, next_sentence=options.next_sentence)
+    try:
+        model.load_state_dict(checkpoint["model"])
+    except RuntimeError as error:
+        raise TrainingError(
+            f"the checkpoint in {options.out} does not fit the model asked for or the vocabulary of {data} "
+            f"({str(error).splitlines()[-1].strip()}); give the data set and the options of that run"
+        ) from error
+    result = evaluate(
+        model.to(world.device),
+        held_out,
+        world=world,
+        cutting=cutting_for(data, options, device=world.device),
+        max_samples=options.eval_samples,
+        next_sentence=options.next_sentence,
+        vocab_size=options.model.vocab_size,
+        autocast=autocast_for(options, device=world.device),
+    )
+    if not result["num_samples"]:
+        raise TrainingError(f"all held-out blocks of {data} are damaged; copy or build it again")
+    return {"step": checkpoint["step"]} | result

@@ -14,7 +14,7 @@ from trainer.config import ModelOptions, TrainOptions
 from trainer.data import TrainingData
 from trainer.loader import Loader
 from trainer.metrics import load_metrics
-from trainer.train import cutting_for
+from trainer.step import cutting_for
 
 
 def invoke(*arguments: object) -> Result:

@@ -48,9 +48,8 @@ def test_processes_can_share_the_batch_that_is_chosen(new_data_set: Callable[...
     assert choose(many, device_type="cuda", world_size=8).batch_size == 256
 
 
-def test_half_precision_needs_a_gpu(data_set: DataSet) -> None:
-    with pytest.raises(TrainingError, match="needs a GPU"):
-        choose(data_set, precision="bf16")
+def test_half_precision_on_a_cpu_is_for_who_asks(data_set: DataSet) -> None:
+    assert [choose(data_set).precision, choose(data_set, precision="bf16").precision] == ["fp32", "bf16"]
 
 
 def test_what_is_given_is_taken(data_set: DataSet) -> None:

@@ -22,7 +22,8 @@ from trainer.distributed import World
 from trainer.loader import Loader
 from trainer.metrics import load_metrics
 from trainer.model import build_model
-from trainer.train import backward, train
+from trainer.step import backward
+from trainer.train import train
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 MODEL = ModelOptions(vocab_size=120, num_hidden_layers=2, hidden_size=16, num_attention_heads=2, intermediate_size=32)
@@ -168,7 +169,7 @@ def test_stopped_run_continues_bit_for_bit(data_set: DataSet, tmp_path: Path, mo
                 raise Lost
 
         with monkeypatch.context() as patch:
-            patch.setattr("trainer.train.tqdm.update", crash)
+            patch.setattr("trainer.run_log.tqdm.update", crash)
             with pytest.raises(Lost):
                 train_on(data_set, options)
         checkpoint = load_latest(Path(options.out) / "checkpoints")
