@@ -43,7 +43,7 @@ from bertdata.statistics import Statistics, count_block, count_documents, count_
 from bertdata.tokenizing import load_encoder, tokenize_split
 from bertdata.vocabulary import train_wordpiece
 from bertdata.wordpiece import Vocabulary, encode_tokenizer, load_tokenizer
-from bertdata.work import Work, shard_record, shard_statistics
+from bertdata.work import PLAN, Work, shard_record, shard_statistics, split_record
 
 __all__ = [
     "build_serially",
@@ -112,7 +112,7 @@ class _Totals:
         """Adds up the records of all portions, one at a time."""
         totals = cls(counts=Counter(), languages=Counter(), rejects=[], runs=[])
         for number in range(len(work.portions)):
-            record = work.read(f"splits/{number:05d}.json")
+            record = work.read(split_record(number))
             totals.counts.update(record["counts"])
             totals.languages.update(record["languages"])
             totals.runs.extend(Run(*run) for run in record["runs"])
@@ -142,8 +142,8 @@ def plan_shards(work: Work) -> list[ShardTask]:
     check_damage(totals.counts, totals.rejects, skip_bad_splits=work.options.read.skip_bad_splits)
     if work.options.masks.whole_word_mask:
         _check_words_are_known(totals.languages)
-    if work.has("plan.json"):
-        return _planned(work)
+    if work.has(PLAN):
+        return work.planned_shards()
     if not totals.runs:
         found = ", ".join(f"{count:,} {name}" for name, count in sorted(totals.counts.items()) if count)
         raise InputError(
@@ -160,12 +160,8 @@ def plan_shards(work: Work) -> list[ShardTask]:
     write_ranges(work.folder, work.runs_folder, totals.runs, tasks=tasks)
     # Last of all: a plan that is there is whole.
     plan = {"tasks": [dataclasses.asdict(task) for task in tasks]}
-    work.write("plan.json", plan | {"counts": totals.counts, "languages": totals.languages})
+    work.write(PLAN, plan | {"counts": totals.counts, "languages": totals.languages})
     return tasks
-
-
-def _planned(work: Work) -> list[ShardTask]:
-    return [ShardTask(**task) for task in work.read("plan.json")["tasks"]]
 
 
 def _load_documents(work: Work, task: ShardTask, *, dtype: np.dtype[Any]) -> Documents:
@@ -226,8 +222,7 @@ def build_shard(work: Work, task: ShardTask) -> str:
 
 def write_data_sets(work: Work) -> None:
     """Writes tokenizer, index, statistics and, last of all, the manifest of each data set."""
-    plan = work.read("plan.json")
-    tasks = [ShardTask(**task) for task in plan["tasks"]]
+    plan, tasks = work.read(PLAN), work.planned_shards()
     counts, languages = Counter(plan["counts"]), Counter(plan["languages"])
     _, vocabulary = load_encoder(work)
     for length in work.options.max_seq_lengths:

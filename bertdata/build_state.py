@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertdata.meter import Running, read_running
-from bertdata.planning import ShardTask
-from bertdata.work import Work, shard_record
+from bertdata.work import PLAN, Work, shard_record, split_record
 
 __all__ = ["BuildState", "Snapshot"]
 
@@ -126,13 +125,12 @@ class BuildState:
             self._words = set(map(int, self._names("words", ".json")))
         elif len(self._portions) < num_portions:
             for number in set(map(int, self._names("splits", ".json"))).difference(self._portions):
-                counts = work.read(f"splits/{number:05d}.json")["counts"]
+                counts = work.read(split_record(number))["counts"]
                 self._portions[number] = counts.get("documents", 0), counts.get("tokens", 0)
         if len(self._portions) < num_portions:
             return
-        if self._tasks is None and work.has("plan.json"):
-            tasks = [ShardTask(**task) for task in work.read("plan.json")["tasks"]]
-            self._tasks = [((str(task), task.name), shard_record(task)) for task in tasks]
+        if self._tasks is None and work.has(PLAN):
+            self._tasks = [((str(task), task.name), shard_record(task)) for task in work.planned_shards()]
         if self._tasks is not None and len(self._shards) < len(self._tasks):
             for length in work.options.max_seq_lengths:
                 names = [f"shards/{length}/{name}.json" for name in self._names(f"shards/{length}", ".json")]

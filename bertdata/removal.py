@@ -23,9 +23,8 @@ from pathlib import Path
 
 from bertdata.errors import ConfigError
 from bertdata.manifest import MANIFEST
-from bertdata.planning import ShardTask
 from bertdata.spill import BIN_BITS
-from bertdata.work import Work, shard_record
+from bertdata.work import PLAN, Work, shard_record
 
 __all__ = ["read_document_keys", "withdraw_changed_shards"]
 
@@ -74,8 +73,7 @@ def withdraw_changed_shards(work: Work, *, excluded: Sequence[str]) -> None:
     """
     before = work.options.shards.excluded_documents
     changed = sorted(int(key, 16) >> (4 * KEY_DIGITS - BIN_BITS) for key in {*excluded} ^ {*before})
-    planned = work.read("plan.json")["tasks"] if work.has("plan.json") else []
-    tasks = [ShardTask(**task) for task in planned]
+    tasks = work.planned_shards() if work.has(PLAN) else []
     stale = [task for task in tasks if bisect_left(changed, task.first_bin) < bisect_left(changed, task.last_bin)]
     for folder in work.data_set_folders():
         folder.remove([MANIFEST])

@@ -20,6 +20,7 @@ from bertdata.errors import ConfigError, OutputError
 from bertdata.object_stores import ObjectFolder
 from bertdata.retries import WrongSizeError
 from bertdata.storage import child_place
+from bertdata.store_client import cut
 from bertdata.uploads import local_folder_of, open_upload, sweep_uploads
 from bertdata.uris import MAX_FAILURES, location_of
 from bertdata.web import NotFoundError
@@ -27,7 +28,6 @@ from bertdata.web import NotFoundError
 __all__ = ["StoreFolder"]
 
 _PARTS_AT_ONCE = 512
-_PIECE_BYTES = 1 << 23
 _MAX_UPLOADS = 3
 _KEPT_OPEN = 1 << 14  # runs: each shard reads all of them
 
@@ -119,15 +119,14 @@ class StoreFolder:
         """See `Folder`."""
         waiting = iter(parts)
         while batch := list(itertools.islice(waiting, _PARTS_AT_ONCE)):
+            cuts = [cut(start, stop) for _, start, stop in batch]
             pieces = [
-                (self._path(name), first, min(first + _PIECE_BYTES, stop))
-                for name, start, stop in batch
-                for first in range(start, stop, _PIECE_BYTES)
+                (self._path(name), *piece) for (name, _, _), own in zip(batch, cuts, strict=True) for piece in own
             ]
             with self._reading(self.location):
                 found = self._client.read_parts(pieces, keep=_KEPT_OPEN)
-                for number, (_, start, stop) in enumerate(batch, start=1):
-                    data = b"".join(next(found)[1] for _ in range(start, stop, _PIECE_BYTES))
+                for number, own in enumerate(cuts, start=1):
+                    data = b"".join(next(found)[1] for _ in own)
                     if number == len(batch):
                         for _ in found:  # nobody may ask for more, and what is not taken to its end is broken off
                             raise AssertionError("no part is left")

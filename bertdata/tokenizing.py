@@ -20,7 +20,7 @@ from bertdata.runs import Run, RunWriter, run_name
 from bertdata.sentences import sentences_of
 from bertdata.spill import document_key
 from bertdata.wordpiece import Vocabulary, parse_tokenizer
-from bertdata.work import Work
+from bertdata.work import Work, split_record
 
 __all__ = ["BATCH_CHARS", "load_encoder", "make_encoder", "tokenize_split"]
 
@@ -59,7 +59,7 @@ def _has_runs(work: Work, record: dict[str, Any]) -> bool:
 
 def tokenize_split(work: Work, number: int) -> int:
     """Writes the tokenized documents of one portion as runs; returns the portion's number."""
-    name = f"splits/{number:05d}.json"
+    name = split_record(number)
     if work.has(name) and _has_runs(work, work.read(name)):
         return number
     encoder, vocabulary = load_encoder(work)

@@ -55,18 +55,25 @@ __all__ = [
     "data_set_places",
     "shard_record",
     "shard_statistics",
+    "split_record",
 ]
 
 _LOG = logging.getLogger(__name__)
 
 WORK = ".work"
 BUILD = "build.json"
+PLAN = "plan.json"
 
 
 def data_set_places(out: str | Path, *, options: BuildOptions) -> list[str]:
     """Returns the place of each length: the output folder itself, or one in it each where there are several."""
     lengths = options.max_seq_lengths
     return [str(out)] if len(lengths) == 1 else [child_place(str(out), str(length)) for length in lengths]
+
+
+def split_record(number: int) -> str:
+    """Returns the name of the record of portion `number` within the work folder."""
+    return f"splits/{number:05d}.json"
 
 
 def shard_record(task: ShardTask) -> str:
@@ -142,6 +149,14 @@ class Work:
     def has(self, name: str) -> bool:
         """Returns whether the record `name` is there."""
         return self.folder.has(name)
+
+    def planned_shards(self) -> list[ShardTask]:
+        """Returns the shards that are planned; the small ones for evaluation come last.
+
+        Raises:
+            OutputError: The plan is damaged.
+        """
+        return [ShardTask(**task) for task in self.read(PLAN)["tasks"]]
 
     def read_statistics(self, task: ShardTask) -> Statistics:
         """Reads the statistics of a shard.

@@ -25,7 +25,7 @@ from bertdata.work import Work
 from pipelines.beam_options import pipeline_options
 from pipelines.output import report_error
 from pipelines.processes import GO_ON, RUNNER_VARIABLE, end_group_with
-from pipelines.sharing import SharedTasks, planned_shards, portions_by_size
+from pipelines.sharing import SharedTasks, portions_by_size
 
 __all__ = ["COUNTERS", "build_on_beam", "build_pipeline"]
 
@@ -180,7 +180,7 @@ def build_pipeline(pipeline: beam.Pipeline, work: Work, *, share: bool = False) 
         | "AllSplits" >> beam.GroupByKey()
         | "PlanShards" >> stage(_plan_shards)  # ShardTask
         | "SpreadShards" >> beam.Reshuffle()
-        | "BuildShard" >> spread(_build_shard, planned_shards)  # (None, name of a shard)
+        | "BuildShard" >> spread(_build_shard, Work.planned_shards)  # (None, name of a shard)
         | "AllShards" >> beam.GroupByKey()
         | "WriteDataSets" >> stage(_write_data_sets)
     )

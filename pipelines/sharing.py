@@ -29,7 +29,7 @@ from typing import Generic, TypeVar
 from bertdata.planning import ShardTask
 from bertdata.work import Work
 
-__all__ = ["SharedTasks", "planned_shards", "portions_by_size", "task_key"]
+__all__ = ["SharedTasks", "portions_by_size", "task_key"]
 
 Task = TypeVar("Task")
 
@@ -91,8 +91,3 @@ def portions_by_size(work: Work) -> list[int]:
     """Returns the numbers of all portions, largest first: a large one begun last would be waited for."""
     sizes = [sum(split.stop - split.start for split in portion) for portion in work.portions]
     return sorted(range(len(sizes)), key=lambda number: -sizes[number])
-
-
-def planned_shards(work: Work) -> list[ShardTask]:
-    """Returns the shards that are planned; the small ones for evaluation come last."""
-    return [ShardTask(**task) for task in work.read("plan.json")["tasks"]]

@@ -28,7 +28,6 @@ from bertdata.config import BuildOptions, ShardOptions
 from bertdata.inputs import InputFile
 from bertdata.manifest import ShardEntry
 from bertdata.meter import peak_memory
-from bertdata.planning import ShardTask
 from bertdata.ranges import read_ranges
 from bertdata.runs import Run, RunBins
 from bertdata.shards import BlockEntry
@@ -36,7 +35,7 @@ from bertdata.spill import BIN_BITS
 from bertdata.splits import Split
 from bertdata.statistics import Statistics
 from bertdata.wordpiece import ROLES, encode_tokenizer, new_bert_tokenizer
-from bertdata.work import Work, shard_record, shard_statistics
+from bertdata.work import Work, shard_record, shard_statistics, split_record
 
 __all__ = ["make_plan_input", "make_records"]
 
@@ -90,13 +89,13 @@ def make_plan_input(out: Path, *, num_portions: int, num_shards: int) -> Work:
         if number:
             os.link(first, runs / run.bins_name)
         record = {"counts": counts, "languages": {"en": DOCUMENTS_PER_RUN}, "runs": [run], "rejects": []}
-        (work.folder.local / f"splits/{number:05d}.json").write_text(json.dumps(record))
+        (work.folder.local / split_record(number)).write_text(json.dumps(record))
     return work
 
 
 def make_records(work: Work, *, num_blocks: int) -> None:
     """Makes the records of all planned shards of `num_blocks` blocks each."""
-    tasks = [ShardTask(**task) for task in work.read("plan.json")["tasks"]]
+    tasks = work.planned_shards()
     blocks = [
         BlockEntry(offset=k * BLOCK_BYTES, num_bytes=BLOCK_BYTES, num_samples=1024, num_tokens=118_000, crc32=k << 20)
         for k in range(num_blocks)
@@ -134,9 +133,9 @@ def _step(name: str, out: Path) -> None:
     if name == "plan_shards":
         build.plan_shards(work)
     elif name == "planned":
-        [ShardTask(**task) for task in work.read("plan.json")["tasks"]]
+        work.planned_shards()
     elif name == "read_ranges":
-        read_ranges(work.folder, ShardTask(**work.read("plan.json")["tasks"][0]))
+        read_ranges(work.folder, work.planned_shards()[0])
     elif name == "write_data_sets":
         build.write_data_sets(work)
     elif name == "clear_work":

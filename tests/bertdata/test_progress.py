@@ -19,7 +19,7 @@ from bertdata.errors import DownloadError
 from bertdata.launch import open_build
 from bertdata.meter import count, metering
 from bertdata.progress import Progress, describe, describe_briefly, format_seconds
-from bertdata.work import Work
+from bertdata.work import Work, split_record
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_every_record_is_read_once(tmp_path, wiki_file, small_options, monkeypat
             names.clear()
             state.update()
             state.update()
-            assert names == [f"splits/{number:05d}.json"]
+            assert names == [split_record(number)]
         build.build_serially(work)
         names.clear()
         state.update()
