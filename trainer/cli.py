@@ -207,7 +207,6 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
     from trainer.defaults import Request, choose_options
     from trainer.distributed import start_world
     from trainer.evaluate import evaluate_checkpoint
-    from trainer.metrics import table
     from trainer.train import train
 
     settings.pop("gpus")
@@ -237,9 +236,7 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
                 click.echo(json.dumps(result))
             return
         _announce(data, chosen.to_json(), device=str(world.device), num_processes=world.size)
-        rows = train(data, chosen, world=world, checkpoint=checkpoint)
-        if world.is_main:
-            click.echo(table(rows))
+        train(data, chosen, world=world, checkpoint=checkpoint, echo=click.echo)
 
 
 def _announce(data: TrainingData, options: dict[str, Any], *, device: str, num_processes: int) -> None:

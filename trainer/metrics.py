@@ -1,29 +1,58 @@
 """What a run reports: sums that become means, and `metrics.jsonl`, one JSON object per line.
 
-{"kind": "train", "step": 10, "epoch": 0.08, "loss": 8.9, "mlm_loss": 8.2, "nsp_loss": 0.7, ...}
-{"kind": "eval", "step": 120, "mlm_loss": 6.1, "mlm_accuracy": 0.14, ...}
+{"kind": "train", "step": 50, "epoch": 0.08, "loss": 8.9, "mlm_loss": 8.2, "nsp_loss": 0.7, ...}
+{"kind": "eval", "step": 120, "epoch": 1.0, "mlm_loss": 6.1, "mlm_accuracy": 0.14, ...}
 {"kind": "epoch", "step": 120, "epoch": 1, "loss": 7.4, ...}
+
+| name | of | what |
+|---|---|---|
+| kind, step, epoch | all | what the row is about; optimizer steps done, and epochs of the data seen by then |
+| loss | all | `mlm_loss` plus `nsp_loss` |
+| mlm_loss, mlm_accuracy | all | cross-entropy in nats per masked position, and share of them predicted rightly |
+| nsp_loss, nsp_accuracy | all | the same per sample; absent where next sentences are not predicted |
+| learning_rate | train | of the last step |
+| grad_norm | train | global norm of the gradient of the last step, before clipping |
+| padding | train | share of padding in what is computed: see `count_work` |
+| data_wait | train | share of the time waited for data, by the process that waited most |
+| sequences_per_second, tokens_per_second | train | of all processes; padding is not counted |
+| tflops_per_device | train | TFLOP/s of the model's own products in a process, see `trainer.flops` |
+| mfu | train | the same as a share of the device's peak; absent where that is not known |
+| eta_seconds | train | time to the end of the run, with its evaluations and checkpoints |
+| bad_blocks, bad_samples | train | left out so far; only with --skip-bad-blocks |
+
+Rows of kind "train" and "epoch" are means over all positions and samples since the row of that kind before; pauses for
+evaluations and checkpoints are not in their times. A continued run writes the rows that an uninterrupted one writes,
+except `TIMES`; another number of processes gives the same up to rounding, and other padding.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bertdata.files import write_atomically
 from trainer.batch import IGNORED, Batch
 from trainer.model import Outputs
 
-__all__ = ["SUMS", "MetricsFile", "describe", "load_metrics", "means", "pretraining_sums", "table"]
+__all__ = ["SUMS", "TIMES", "WORK", "MetricsFile", "count_work", "load_metrics", "means", "pretraining_sums"]
 
 SUMS = ("mlm_loss", "mlm_correct", "num_predictions", "nsp_loss", "nsp_correct", "num_samples", "num_tokens")
 """Order of the entries of a tensor of sums."""
+
+WORK = ("squared_lengths", "computed_tokens")
+"""Order of the entries of `count_work`."""
+
+TIMES = ("data_wait", "sequences_per_second", "tokens_per_second", "tflops_per_device", "mfu", "eta_seconds")
+"""What depends on the clock, and differs from run to run."""
 
 
 def pretraining_sums(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,6 +79,27 @@ def pretraining_sums(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor, Te
     num_samples = num_predictions.new_full((), batch.num_samples)
     values = (mlm_loss.detach(), mlm_correct, num_predictions, nsp_loss.detach(), nsp_correct, num_samples, num_tokens)
     return mlm_loss, nsp_loss, torch.stack([value.double() for value in values])
+
+
+def count_work(micro_batches: Sequence[Batch], *, pads_attention: bool) -> NDArray[np.float64]:
+    """Returns what is known of the work in batches before they go to the device.
+
+    Args:
+        micro_batches: As the loader gives them, on the CPU.
+        pads_attention: Whether samples are padded to the longest of a micro-batch for attention (see
+            `trainer.attention.needs_padding`). Only that is padded then: all else works on tokens end to end.
+
+    Returns:
+        float64 [2], `WORK`: the sum over samples of the square of their tokens; tokens that are computed, padding
+        among them: in attention if that pads, else in the fixed shapes of the batches.
+    """
+    squared_lengths = computed_tokens = 0
+    for batch in micro_batches:
+        ends = batch.cu_seqlens.numpy().astype(np.int64)
+        lengths = np.diff(ends[: batch.num_samples + 1])
+        squared_lengths += int(lengths @ lengths)
+        computed_tokens += (len(ends) - 1) * batch.max_seqlen if pads_attention else len(batch.token_ids)
+    return np.array([squared_lengths, computed_tokens], dtype=np.float64)
 
 
 def means(sums: Tensor, *, next_sentence: bool) -> dict[str, float]:
@@ -102,32 +152,3 @@ def load_metrics(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return rows
-
-
-def describe(row: dict[str, Any]) -> str:
-    """Returns a row as one line of text, such as `train  step 50  loss 8.912  ...`."""
-    values = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()]
-    return "  ".join([row["kind"], *values[1:]])
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Returns the epochs of a run as lines of text: training losses beside the last evaluation in each."""
-    evaluations = [row for row in rows if row["kind"] == "eval"]
-    lines = [f"{'epoch':>6} {'step':>8} {'loss':>8} {'MLM loss':>9} {'NSP loss':>9} {'eval MLM':>9} {'eval NSP':>9}"]
-    begin = 0
-    for row in rows:
-        if row["kind"] != "epoch":
-            continue
-        within = [one for one in evaluations if begin < one["step"] <= row["step"]]
-        evaluated = within[-1] if within else {}
-        begin = row["step"]
-        lines.append(
-            f"{row['epoch']:>6.3g} {row['step']:>8} {row['loss']:>8.4f} {row['mlm_loss']:>9.4f} "
-            f"{_cell(row.get('nsp_loss'), '.4f'):>9} {_cell(evaluated.get('mlm_accuracy'), '.1%'):>9} "
-            f"{_cell(evaluated.get('nsp_accuracy'), '.1%'):>9}"
-        )
-    return "\n".join(lines)
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)

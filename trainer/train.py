@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,12 @@ def waits(batches: Iterator[StepBatches]) -> Iterator[tuple[StepBatches, float]]
 
 
 def train(
-    data: TrainingData, options: TrainOptions, *, world: World, checkpoint: dict[str, Any] | None = None
+    data: TrainingData,
+    options: TrainOptions,
+    *,
+    world: World,
+    checkpoint: dict[str, Any] | None = None,
+    echo: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Trains a model, or continues a run, to its last step or until a signal asks to stop.
 
@@ -54,6 +59,7 @@ def train(
         options: What to do.
         world: The processes.
         checkpoint: Where to continue, from `trainer.checkpoint.load_latest`; None to begin.
+        echo: Takes the lines of the table of epochs, each when its epoch has ended; None for no table.
 
     Returns:
         All rows of the run's `metrics.jsonl`; empty in processes other than the first.
@@ -118,10 +124,12 @@ def train(
     run_log = RunLog(
         options,
         world=world,
+        data=data,
         reader=reader,
         num_samples=plan.num_samples,
         first_step=first_step,
         sums=checkpoint,
+        echo=echo,
     )
 
     def save(step: int) -> None:
@@ -168,11 +176,16 @@ def train(
             step += 1
             is_last = step == options.max_steps
             run_log.add_step(
-                step, sums, learning_rate=learning_rate, grad_norm=grad_norm, seconds_waited=seconds_waited
+                step,
+                batches,
+                sums=sums,
+                learning_rate=learning_rate,
+                grad_norm=grad_norm,
+                seconds_waited=seconds_waited,
             )
-            with run_log.pause():
-                due = step % options.eval_every == 0 if options.eval_every else run_log.ends_epoch(step)
-                if held_out.num_samples and (due or is_last):
+            due = step % options.eval_every == 0 if options.eval_every else run_log.ends_epoch(step)
+            if held_out.num_samples and (due or is_last):
+                with run_log.pause("evaluation"):
                     result = evaluate(
                         bare_model,
                         held_out,
@@ -183,13 +196,14 @@ def train(
                         vocab_size=options.model.vocab_size,
                         autocast=autocast,
                     )
-                    if result["num_samples"]:
-                        run_log.write_evaluation(step, result)
-                    elif world.is_main:
-                        _log.warning("nothing is evaluated: all held-out blocks of %s are damaged", data)
-                if step % options.save_every == 0 or is_last:
+                if result["num_samples"]:
+                    run_log.write_evaluation(step, result)
+                elif world.is_main:
+                    _log.warning("nothing is evaluated: all held-out blocks of %s are damaged", data)
+            if step % options.save_every == 0 or is_last:
+                with run_log.pause("checkpoint"):
                     save(step)
-                    saved_step = step
+                saved_step = step
         if saved_step != step:
             save(step)
     if step == options.max_steps and world.is_main:

@@ -1,10 +1,17 @@
 import os
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from trainer.metrics import MetricsFile, load_metrics, means, table
+from bertdata.data_set import DataSet
+from tests.trainer.oracle import unpack_step
+from trainer.attention import _attend_padded, layout_of
+from trainer.data import TrainingData
+from trainer.loader import Loader
+from trainer.metrics import MetricsFile, count_work, load_metrics, means
 
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
@@ -54,13 +61,26 @@ def test_means_divide_sums_by_their_counts() -> None:
     assert set(means(sums, next_sentence=False)) == {"loss", "mlm_loss", "mlm_accuracy"}
 
 
-def test_table_has_a_line_per_epoch_with_the_latest_evaluation() -> None:
-    rows = [
-        {"kind": "train", "step": 5, "loss": 9.0},
-        {"kind": "epoch", "step": 10, "epoch": 1, "loss": 8.5, "mlm_loss": 7.8, "nsp_loss": 0.7},
-        {"kind": "eval", "step": 10, "mlm_accuracy": 0.123, "nsp_accuracy": 0.5},
-        {"kind": "epoch", "step": 15, "epoch": 1.5, "loss": 8.0, "mlm_loss": 8.0},
+@pytest.mark.parametrize("pads_attention", [False, True])
+@pytest.mark.parametrize("pad_to_multiple", [None, 16])
+def test_work_is_counted_before_the_device(
+    data_set: DataSet, pads_attention: bool, pad_to_multiple: int | None
+) -> None:
+    data = TrainingData(data_sets=(data_set,))
+    plan, reader = data.make_plan(data.initial_state(seed=0, batch_size=32)), data.open_split("train")
+    cutting = data.make_cutting(micro_batch_size=7, pad_to_multiple=pad_to_multiple)
+    (step,) = Loader(plan, reader, rank=0, world_size=1, cutting=cutting).steps(3, 4)
+    lengths = [len(sample["input"]) for _, sample in unpack_step(step)]
+    rows = 0
+    for batch in step.micro_batches:
+        query = torch.zeros(len(batch.token_ids), 3, 1, 8)
+        with patch.object(F, "scaled_dot_product_attention", wraps=F.scaled_dot_product_attention) as attention:
+            _attend_padded(query, layout_of(batch))
+        padded = attention.call_args.args[0]  # [B, 1, S, 8]
+        rows += padded.shape[0] * padded.shape[2] if pads_attention else len(batch.token_ids)
+    assert count_work(step.micro_batches, pads_attention=pads_attention).tolist() == [
+        sum(length**2 for length in lengths),
+        rows,
     ]
-    lines = [line.split() for line in table(rows).splitlines()]
-    assert lines[1] == ["1", "10", "8.5000", "7.8000", "0.7000", "12.3%", "50.0%"]
-    assert lines[2] == ["1.5", "15", "8.0000", "8.0000", "-", "-", "-"]
+    if not pads_attention and pad_to_multiple is None:
+        assert rows == step.num_tokens
