@@ -12,7 +12,7 @@ import numpy.typing as npt
 from bertdata.config import BuildOptions
 from bertdata.manifest import Manifest
 from bertdata.masking import num_predictions
-from bertdata.shards import FIELDS, Block, position_dtype
+from bertdata.shards import FIELDS, FORCED, Block, members_of, position_dtype
 from bertdata.wordpiece import Vocabulary
 
 __all__ = ["BlockRules", "iter_faults"]
@@ -52,7 +52,7 @@ class BlockRules:
         dtypes = dict.fromkeys(FIELDS, position_dtype(options.pairs.max_seq_length))
         dtypes |= dict.fromkeys(("tokens", "mask_tokens"), np.dtype(manifest.tokenizer.token_dtype))
         dtypes |= {"token_offsets": np.dtype("u4"), "next_sentence_label": np.dtype("u1")}
-        dtypes |= {"document_keys": np.dtype("u8")}
+        dtypes |= {"document_keys": np.dtype("u8"), FORCED: np.dtype("u1")}
         is_ordinary = np.zeros(manifest.tokenizer.vocab_size, dtype=bool)
         # The published script draws replacements from the whole vocabulary.
         is_ordinary[slice(None) if options.pairs.next_sentence == "google" else vocabulary.ordinary] = True
@@ -95,7 +95,7 @@ def _found(faults: Iterator[Fault]) -> Iterator[Fault]:
 
 
 def _layout_faults(block: Block, rules: BlockRules) -> Iterator[Fault]:
-    for field in FIELDS:
+    for field in members_of(block):
         dtype, expected = getattr(block, field).dtype, rules.dtypes[field]
         if dtype != expected:
             yield f"{field} has dtype {dtype}, not {expected}", None
@@ -103,6 +103,8 @@ def _layout_faults(block: Block, rules: BlockRules) -> Iterator[Fault]:
     if num_sets != expected_sets:
         yield f"there are {num_sets} mask sets, not {expected_sets}", None
     pairs, lengths = rules.options.pairs, block.lengths
+    if block.label_forced is not None and pairs.next_sentence != "google":
+        yield f"there is {FORCED}, though no label of --next-sentence {pairs.next_sentence} is forced", None
     yield "token_offsets do not ascend", lengths <= 0
     yield f"it is longer than max_seq_length {pairs.max_seq_length}", lengths > pairs.max_seq_length
     segment_b = block.segment_b.astype(np.int64)
@@ -134,6 +136,9 @@ def _label_faults(block: Block, rules: BlockRules) -> Iterator[Fault]:
     labels, keys, mode = block.next_sentence_label, block.document_keys, rules.options.pairs.next_sentence
     is_same = keys[:, 0] == keys[:, 1]
     yield "next_sentence_label is neither 0 nor 1", labels > 1
+    if block.label_forced is not None:
+        yield "label_forced is neither 0 nor 1", block.label_forced > 1
+        yield "it is labelled IsNext, and label_forced says that it had to be NotNext", block.label_forced > labels
     if mode in ("sop", "none"):
         yield "its segments are of two documents", ~is_same
     else:

@@ -51,6 +51,7 @@ def make_block(documents: Documents, pairs: Pairs, *, options: BuildOptions, voc
         num_predictions=np.zeros((len(pairs), 0), dtype=dtype),
         mask_positions=np.zeros(0, dtype=dtype),
         mask_tokens=np.zeros(0, dtype=vocabulary.dtype),
+        label_forced=pairs.is_forced.astype(np.uint8) if options.pairs.next_sentence == "google" else None,
     )
     sets = range(options.masks.num_mask_sets)
     return with_mask_sets(block, options=options, vocabulary=vocabulary, sets=sets)
@@ -67,6 +68,7 @@ class Sample:
         document_keys: First 64 bits of the keys of A's and B's documents.
         mask_sets: For each set, the positions that are predicted and the ids that the model sees there. The labels are
             the tokens at these positions.
+        label_forced: Whether the label was not drawn, see `bertdata.shards.Block`; False where the shard does not say.
     """
 
     tokens: list[int]
@@ -74,6 +76,7 @@ class Sample:
     next_sentence_label: int
     document_keys: tuple[int, int]
     mask_sets: list[tuple[list[int], list[int]]]
+    label_forced: bool = False
 
 
 def iter_samples(block: Block) -> Iterator[Sample]:
@@ -94,4 +97,5 @@ def iter_samples(block: Block) -> Iterator[Sample]:
                 (block.mask_positions[start:stop].tolist(), block.mask_tokens[start:stop].tolist())
                 for start, stop in itertools.pairwise(bounds)
             ],
+            label_forced=block.label_forced is not None and bool(block.label_forced[row]),
         )

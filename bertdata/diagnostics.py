@@ -7,9 +7,11 @@ import numpy.typing as npt
 
 from bertdata.statistics import Statistics
 
-__all__ = ["describe_label_guess", "guess_labels_by_length"]
+__all__ = ["MIN_SAMPLES", "describe_label_guess", "guess_labels_by_length"]
 
 SAMPLES_PER_CELL = 100
+MIN_SAMPLES = 10 * SAMPLES_PER_CELL
+"""Of fewer samples, how well lengths tell the label is not told: chance alone would make it look like something."""
 MAX_BINS = 48
 
 
@@ -54,7 +56,7 @@ def describe_label_guess(statistics: Statistics) -> str | None:
     None for samples of one segment, and where there are too few samples to tell.
     """
     num_samples = int(statistics.segment_lengths.sum())
-    if num_samples < 10 * SAMPLES_PER_CELL:
+    if num_samples < MIN_SAMPLES:
         return None
     guess = guess_labels_by_length(statistics.segment_lengths)
     return (

@@ -216,6 +216,7 @@ def sample_to_json(found: ShardSample, *, painter: Painter) -> dict[str, Any]:
         "segment_ids": content.segment_ids,
         "next_sentence_label": content.next_sentence_label,
         "label_name": painter.label_name(content),
+        "label_forced": content.label_forced,
         "document_keys": [f"{key:016x}" for key in content.document_keys],
         "mask_sets_stored": found.num_stored > 0,
         "mask_sets": [

@@ -151,7 +151,9 @@ class Painter:
         if boundary < len(pieces):
             head = f"  {paint('B', 'B')}          "
             lines.append(wrap(pieces[boundary:], head=head, width=self.width))
-            lines.append(f"  label      {sample.next_sentence_label} {paint(str(self.label_name(sample)), 'name')}")
+            forced = " (forced: its chunk had one sentence)" if sample.label_forced else ""
+            name = paint(str(self.label_name(sample)), "name")
+            lines.append(f"  label      {sample.next_sentence_label} {name}{forced}")
         key_a, key_b = sample.document_keys
         lines.append(f"  documents  {key_a:016x} {key_b:016x}")
         return lines

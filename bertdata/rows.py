@@ -9,6 +9,9 @@ With all mask sets, the samples as they are stored:
     mask_positions       list<list<P>>             of each mask set, the positions that are predicted
     mask_tokens          list<list<as tokens>>     what stands there in the model's input
 
+    label_forced         uint8                     1 where the label was not drawn; of `--next-sentence google` only,
+                                                   null where the shards do not say
+
 With one mask set, what `transformers.BertForPreTraining` takes once it is padded:
 
     input_ids            list<int32>               the sample with the set's tokens put in
@@ -16,6 +19,7 @@ With one mask set, what `transformers.BertForPreTraining` takes once it is padde
     labels               list<int32>               the sample's own token where it is predicted, else -100
     next_sentence_label  uint8
     document_keys        fixed_size_list<uint64>
+    label_forced         uint8                     of `--next-sentence google` only
 
 There is no `attention_mask`: it would be all ones, and whoever pads a batch makes it.
 """
@@ -30,7 +34,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bertdata.manifest import Manifest
-from bertdata.shards import Block, position_dtype
+from bertdata.shards import FORCED, Block, position_dtype
 from bertdata.spill import gather_spans, offsets_of
 
 __all__ = ["MARK", "export_schema", "to_record_batch"]
@@ -56,6 +60,8 @@ def export_schema(manifest: Manifest, *, mask_set: int | None) -> pa.Schema:
     else:
         fields = [("input_ids", pa.list_(pa.int32())), ("token_type_ids", pa.list_(pa.int8()))]
         fields += [("labels", pa.list_(pa.int32())), *shared]
+    if options["pairs"]["next_sentence"] == "google":
+        fields.append((FORCED, pa.uint8()))
     # Masks that are drawn here, not stored, follow from the options and not from the shards.
     drawn_by = {"masks": options["masks"], "next_sentence": options["pairs"]["next_sentence"], "seed": options["seed"]}
     mark = {
@@ -77,6 +83,8 @@ def to_record_batch(block: Block, *, schema: pa.Schema, mask_set: int | None) ->
     columns = _stored_columns(block) if mask_set is None else _model_columns(block, mask_set=mask_set)
     columns["next_sentence_label"] = pa.array(block.next_sentence_label)
     columns["document_keys"] = pa.FixedSizeListArray.from_arrays(pa.array(block.document_keys.ravel()), 2)
+    forced = block.label_forced
+    columns[FORCED] = pa.nulls(block.num_samples, pa.uint8()) if forced is None else pa.array(forced)
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 

@@ -77,6 +77,7 @@ class ShardFindings:
     Attributes:
         problems: What is wrong.
         statistics: Counts of its samples; None where only checksums were looked at.
+        num_forced: Samples whose label was not drawn; None where a block does not say.
         document_keys: uint64 [D], ascending; first 64 bits of the keys of its documents.
         block_hashes: Hash of the samples of each block that has more than a few, by number of the block.
         num_repeated: Samples that are copies of others in it.
@@ -85,6 +86,7 @@ class ShardFindings:
 
     problems: list[Problem] = field(default_factory=list)
     statistics: Statistics | None = None
+    num_forced: int | None = 0
     document_keys: UInt64Array = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     block_hashes: dict[int, bytes] = field(default_factory=dict)
     num_repeated: int = 0
@@ -198,6 +200,10 @@ class _Samples:
             mask_token=self._rules.roles["mask"],
             has_labels=self._rules.options.pairs.next_sentence != "none",
         )
+        if block.label_forced is None:
+            self._findings.num_forced = None
+        elif self._findings.num_forced is not None:
+            self._findings.num_forced += int(block.label_forced.sum())
         keys = sample_keys(block, key=0)
         self._keys.append(keys)
         self._places.append(np.stack([np.full(len(keys), number), np.arange(len(keys))], axis=1))

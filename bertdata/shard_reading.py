@@ -20,21 +20,23 @@ import numpy.typing as npt
 from bertdata.errors import ShardError
 from bertdata.files import open_plain_file
 from bertdata.members import RECORD, padded, parse_member, parse_npy, parse_tar_header
-from bertdata.shards import END_OF_ARCHIVE, FIELDS, MAX_BLOCK_BYTES, Block
+from bertdata.shards import END_OF_ARCHIVE, FIELDS, FORCED, MAX_BLOCK_BYTES, Block, members_of
 
 __all__ = ["decode_block", "iter_blocks", "parse_block", "read_block", "read_field"]
 
 _MATRICES = ("document_keys", "num_predictions")
+_FORCED_NAME = f".{FORCED}.npy".encode()
 
 
 def _check_shapes(block: Block, *, where: str) -> None:
     num_samples, offsets = block.num_samples, block.token_offsets
     shapes_fit = (
         num_samples > 0
-        and all(getattr(block, field).ndim == (2 if field in _MATRICES else 1) for field in FIELDS)
+        and all(getattr(block, field).ndim == (2 if field in _MATRICES else 1) for field in members_of(block))
         and len(offsets) == num_samples + 1
         and len(block.next_sentence_label) == len(block.num_predictions) == num_samples
         and block.document_keys.shape == (num_samples, 2)
+        and (block.label_forced is None or len(block.label_forced) == num_samples)
         and int(offsets[0]) == 0
         and int(offsets[-1]) == len(block.tokens)
         and len(block.mask_positions) == len(block.mask_tokens) == int(block.num_predictions.sum(dtype=np.int64))
@@ -53,9 +55,10 @@ def _check_dtypes(block: Block, *, where: str) -> None:
         and block.token_offsets.dtype == np.uint32
         and block.next_sentence_label.dtype == np.uint8
         and block.document_keys.dtype == np.uint64
+        and (block.label_forced is None or block.label_forced.dtype == np.uint8)
     )
     if not dtypes_fit:
-        found = ", ".join(f"{field} {getattr(block, field).dtype}" for field in FIELDS)
+        found = ", ".join(f"{field} {getattr(block, field).dtype}" for field in members_of(block))
         raise ShardError(f"{where}: dtypes are not those of a block ({found}); build the shard again")
 
 
@@ -67,6 +70,7 @@ def _check_values(block: Block, *, where: str) -> None:
         f"a sample is longer than positions of {dtype} can tell": lengths.max() > np.iinfo(dtype).max,
         "segment_b lies outside of its sample": block.segment_b.min() < 2 or (block.segment_b > lengths).any(),
         "next_sentence_label is neither 0 nor 1": block.next_sentence_label.max() > 1,
+        "label_forced is neither 0 nor 1": block.label_forced is not None and block.label_forced.max() > 1,
     }
     for what, is_wrong in checks.items():
         if is_wrong:
@@ -94,7 +98,9 @@ def parse_block(data: bytes, *, where: str) -> Block:
     view = memoryview(data)
     arrays: dict[str, npt.NDArray[Any]] = {}
     position, stem = 0, ""
-    for field in FIELDS:
+    for field in (*FIELDS, FORCED):
+        if field == FORCED and position == len(data):
+            break
         name, array, position = parse_member(view, position, where=where)
         stem = stem or name.partition(".")[0]
         if name != f"{stem}.{field}.npy":
@@ -157,7 +163,7 @@ def read_field(path: Path | str, *, offset: int, num_bytes: int, field: str) -> 
         path: The shard's file.
         offset: First byte of the block.
         num_bytes: Bytes of the block.
-        field: One of the attributes of `Block`.
+        field: One of the members that every block has.
 
     Raises:
         ShardError: The file is missing or truncated, or holds something else there.
@@ -192,8 +198,11 @@ def _open_span(path: Path | str, *, offset: int, num_bytes: int, where: str) -> 
 def _iter_members(descriptor: int, offset: int, *, num_bytes: int, where: str) -> Iterator[tuple[int, int]]:
     """Yields where each member's file starts and stops in the shard, from the tar headers of the block at `offset`."""
     position = 0
-    for field in FIELDS:
+    for field in (*FIELDS, FORCED):
         header = os.pread(descriptor, RECORD, offset + position)
+        # What follows the last member may also be the next block, or the end of the archive.
+        if field == FORCED and not (position < num_bytes and header[:100].rstrip(b"\0").endswith(_FORCED_NAME)):
+            return
         name, size = parse_tar_header(header, where=f"{where}, byte {position}")
         if not name.endswith(f".{field}.npy"):
             raise ShardError(f"{where}: found member {name} where {field}.npy belongs; build the shard again")

@@ -9,6 +9,7 @@
     ├── train-00000-00000.num_predictions.npy
     ├── train-00000-00000.mask_positions.npy
     ├── train-00000-00000.mask_tokens.npy
+    ├── train-00000-00000.label_forced.npy           only of `--next-sentence google`
     ├── train-00000-00001.tokens.npy                 block 1
     └── ...
 
@@ -23,7 +24,9 @@ Two samples with K = 2 mask sets in one block:
     mask_positions       2 | 1 |                     4 | 3
     mask_tokens          [MASK] | a                  [MASK] | [MASK]
 
-The label of a prediction is the sample's own token at that position. Tar headers carry no time and no owner, so the
+The label of a prediction is the sample's own token at that position. Google's algorithm calls a pair NotNext without a
+draw where its chunk had one sentence only; `label_forced` is 1 there. No other algorithm does, and their blocks have no
+such member. Tar headers carry no time and no owner, so the
 same samples give the same bytes.
 """
 
@@ -53,6 +56,7 @@ __all__ = [
     "ShardWriter",
     "block_name",
     "encode_block",
+    "members_of",
     "open_shard",
     "position_dtype",
     "shard_name",
@@ -103,6 +107,8 @@ class Block:
         num_predictions: P [N, K]; positions in mask set k of sample n.
         mask_positions: P [M]; positions in the sample, ascending within a set, sets in order, samples in order.
         mask_tokens: as tokens [M]; what stands there in the model's input.
+        label_forced: uint8 [N]; 1 where the label was not drawn. None where no label is forced, as of all builds but
+            `google`, and where earlier releases did not say.
     """
 
     tokens: npt.NDArray[np.unsignedinteger[Any]]
@@ -113,6 +119,7 @@ class Block:
     num_predictions: npt.NDArray[np.unsignedinteger[Any]]
     mask_positions: npt.NDArray[np.unsignedinteger[Any]]
     mask_tokens: npt.NDArray[np.unsignedinteger[Any]]
+    label_forced: npt.NDArray[np.uint8] | None = None
 
     @property
     def num_samples(self) -> int:
@@ -126,7 +133,16 @@ class Block:
         return offsets[1:] - offsets[:-1]
 
 
-FIELDS = tuple(field.name for field in dataclasses.fields(Block))
+FIELDS = tuple(field.name for field in dataclasses.fields(Block) if field.default is dataclasses.MISSING)
+"""Members that every block has."""
+
+FORCED = "label_forced"
+"""The member that only some blocks have, after the others."""
+
+
+def members_of(block: Block) -> tuple[str, ...]:
+    """Returns the names of the members of a block, in their order."""
+    return FIELDS if block.label_forced is None else (*FIELDS, FORCED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +165,7 @@ class BlockEntry:
 
 
 def encode_block(block: Block, *, name: str) -> bytes:
-    """Returns the bytes of a block: eight tar members, each header, data and padding.
+    """Returns the bytes of a block: its tar members, each header, data and padding.
 
     Args:
         block: The samples.
@@ -158,7 +174,7 @@ def encode_block(block: Block, *, name: str) -> bytes:
     Raises:
         ShardError: An array is not of unsigned integers, or the block is too large.
     """
-    data = b"".join(encode_member(f"{name}.{field}.npy", getattr(block, field)) for field in FIELDS)
+    data = b"".join(encode_member(f"{name}.{field}.npy", getattr(block, field)) for field in members_of(block))
     if len(data) > MAX_BLOCK_BYTES:
         raise ShardError(
             f"block {name} has {len(data):,} bytes; it may have {MAX_BLOCK_BYTES:,}. Give a smaller --block-size"

@@ -33,11 +33,13 @@ from bertdata.typed_json import from_json
 __all__ = [
     "STATISTICS",
     "Statistics",
+    "add_segment_lengths",
     "bucket_edges",
     "bucket_of",
     "count_block",
     "count_documents",
     "count_shown_tokens",
+    "empty_segment_lengths",
     "load_statistics",
     "write_statistics",
 ]
@@ -84,10 +86,9 @@ class Statistics:
     @classmethod
     def empty(cls, *, max_seq_length: int, vocab_size: int) -> Statistics:
         """Returns the statistics of nothing."""
-        cells = max_seq_length // _cell_size(max_seq_length) + 1
         shapes = {
             "sample_lengths": (max_seq_length + 1,),
-            "segment_lengths": (2, 2, cells, cells),
+            "segment_lengths": empty_segment_lengths(max_seq_length).shape,
             "token_counts": (vocab_size,),
             "shown": (3,),
             "predictions_by_candidates": (max_seq_length + 1,),
@@ -136,6 +137,35 @@ SAMPLE_COUNTS = tuple(name for name in _NAMES if not name.startswith(("document_
 
 def _cell_size(max_seq_length: int) -> int:
     return max(1, max_seq_length // _LENGTH_CELLS)
+
+
+def empty_segment_lengths(max_seq_length: int) -> IntArray:
+    """Returns `Statistics.segment_lengths` of no samples."""
+    cells = max_seq_length // _cell_size(max_seq_length) + 1
+    return np.zeros((2, 2, cells, cells), dtype=np.int64)
+
+
+def add_segment_lengths(
+    counts: IntArray,
+    *,
+    places: npt.NDArray[np.integer[Any]],
+    labels: npt.NDArray[np.integer[Any]],
+    a_lengths: npt.NDArray[np.integer[Any]],
+    both_lengths: npt.NDArray[np.integer[Any]],
+    max_seq_length: int,
+) -> None:
+    """Counts samples into `Statistics.segment_lengths`.
+
+    Args:
+        counts: What to add to.
+        places: int [N], place of each sample in its block.
+        labels: int [N], of next sentences.
+        a_lengths: int [N], tokens of A, specials left out.
+        both_lengths: int [N], tokens of A and B, specials left out.
+        max_seq_length: Tokens of a sample at most.
+    """
+    cell = _cell_size(max_seq_length)
+    np.add.at(counts, (places % 2, labels, a_lengths // cell, both_lengths // cell), 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,9 +253,14 @@ def count_block(block: Block, *, empty: Statistics, mask_token: int, has_labels:
     candidates = lengths - 2 - has_b
     segment_lengths = np.zeros_like(empty.segment_lengths)
     if has_labels:
-        cell = _cell_size(len(empty.sample_lengths) - 1)
-        a_lengths, half = block.segment_b.astype(np.int64) - 2, np.arange(block.num_samples) % 2
-        np.add.at(segment_lengths, (half, block.next_sentence_label, a_lengths // cell, candidates // cell), 1)
+        add_segment_lengths(
+            segment_lengths,
+            places=np.arange(block.num_samples),
+            labels=block.next_sentence_label,
+            a_lengths=block.segment_b.astype(np.int64) - 2,
+            both_lengths=candidates,
+            max_seq_length=len(empty.sample_lengths) - 1,
+        )
 
     per_sample = block.num_predictions.sum(axis=1, dtype=np.int64)
     positions = block.mask_positions.astype(np.int32)

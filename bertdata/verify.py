@@ -158,6 +158,7 @@ class _Whole:
         excluded = self.rules.options.shards.excluded_documents
         self._excluded = np.array([int(key, 16) for key in excluded], dtype=np.uint64)
         self._labels = np.zeros(2, dtype=np.int64)
+        self._num_forced: int | None = 0  # None where a block does not say
         self._num_documents = Counter[str]()
         self._is_whole = True
         self._eval_keys: npt.NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)
@@ -173,6 +174,8 @@ class _Whole:
         if findings.statistics is None:  # the shard is not there
             return
         self._statistics += findings.statistics
+        if self._num_forced is not None:
+            self._num_forced = None if findings.num_forced is None else self._num_forced + findings.num_forced
         keys = findings.document_keys
         kept = np.intersect1d(keys, self._excluded)
         if len(kept):
@@ -182,7 +185,9 @@ class _Whole:
         if len(keys) > 1 or self.rules.options.pairs.next_sentence == "google":
             labels = findings.statistics.segment_lengths.sum(axis=(0, 2, 3))
             self._labels += labels
-            for message in iter_share_faults(findings.statistics, labels=labels, num_forced=None, rules=self.rules):
+            for message in iter_share_faults(
+                findings.statistics, labels=labels, num_forced=findings.num_forced, rules=self.rules
+            ):
                 yield Problem(message=message, shard=shard.name)
         self._num_documents[shard.split] += len(keys)
         if shard.split == "eval":
@@ -223,6 +228,10 @@ class _Whole:
             said, found = manifest.counts.get(f"{split}_documents", 0), self._num_documents[split]
             if said != found:
                 yield Problem(message=f"the {split} shards have samples of {found:,} documents; {said:,} were kept")
+        said = manifest.counts.get("forced", 0)
+        if self._num_forced is not None and said != self._num_forced:
+            message = f"manifest.json: the count of forced is {said:,}; the shards have {self._num_forced:,}"
+            yield Problem(message=message)
         try:
             stored = self._data_set.load_statistics()
         except ShardError as error:

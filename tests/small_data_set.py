@@ -59,6 +59,9 @@ def make_block(seed: int, num_samples: int, *, options: BuildOptions, vocabulary
         mask_positions=np.zeros(0, dtype=dtype),
         mask_tokens=np.zeros(0, dtype=vocabulary.dtype),
     )
+    if pairs.next_sentence == "google":
+        forced = block.next_sentence_label * (generator.random(num_samples) < 0.4)
+        block = dataclasses.replace(block, label_forced=forced.astype(np.uint8))
     sets = range(options.masks.num_mask_sets)
     if not sets:
         return block

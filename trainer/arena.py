@@ -59,6 +59,7 @@ class Shown(NamedTuple):
         mask_labels: int64 [P], the original token there.
         mask_offsets: int64 [N + 1], where each sample's predictions start in the two.
         next_sentence_labels: int64 [N], 0 IsNext, 1 NotNext.
+        label_forced: bool [N], where this label was not drawn; see `bertdata.shards.Block`.
     """
 
     token_ids: NDArray[np.int32]
@@ -68,6 +69,7 @@ class Shown(NamedTuple):
     mask_labels: NDArray[np.int64]
     mask_offsets: NDArray[np.int64]
     next_sentence_labels: NDArray[np.int64]
+    label_forced: NDArray[np.bool_]
 
 
 class Arena:
@@ -87,7 +89,7 @@ class Arena:
         self._masks = rows(limits.num_predictions, limits.token_dtype, 2)  # position, and what is shown there
         self._mask_bytes = rows(self._num_offsets, np.int64)
         self._segment_b = rows(self._num_offsets, limits.position_dtype)
-        self._next_sentence_label = rows(self._num_offsets, np.uint8)
+        self._labels = rows(self._num_offsets, np.uint8)  # plus 2 where forced: both are gathered at once
         self._free: list[int] = []
         self._filled: dict[int, tuple[int, int, int]] = {}  # samples, tokens and masks of each slot
 
@@ -143,7 +145,9 @@ class Arena:
         ):
             begins[slot, : num_samples + 1] = slot * rows[0].nbytes + offsets * np.int64(rows[0, 0].nbytes)
         self._segment_b[slot, :num_samples] = block.segment_b
-        self._next_sentence_label[slot, :num_samples] = block.next_sentence_label
+        self._labels[slot, :num_samples] = block.next_sentence_label
+        if block.label_forced is not None:
+            self._labels[slot, :num_samples] += 2 * block.label_forced
         self._filled[slot] = (num_samples, len(block.tokens), len(masks))
         return slot
 
@@ -174,6 +178,7 @@ class Arena:
         mask_labels = token_ids.take(mask_rows).astype(np.int64)  # take() is half as fast again as brackets
         token_ids[mask_rows] = masks[:, 1]
 
+        labels = self._labels.reshape(-1)[cells]
         runs = np.empty((len(cells), 2), dtype=np.int64)  # tokens of segment A, and of segment B
         runs[:, 0] = self._segment_b.reshape(-1)[cells]
         runs[:, 1] = np.diff(token_offsets) - runs[:, 0]
@@ -184,7 +189,8 @@ class Arena:
             mask_rows=mask_rows,
             mask_labels=mask_labels,
             mask_offsets=mask_offsets,
-            next_sentence_labels=self._next_sentence_label.reshape(-1)[cells].astype(np.int64),
+            next_sentence_labels=(labels & 1).astype(np.int64),
+            label_forced=labels > 1,
         )
 
 

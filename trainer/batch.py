@@ -40,6 +40,7 @@ class Batch(NamedTuple):
         mask_rows: int64 [P], index into the token arrays of each position to predict; each comes once.
         mask_labels: int64 [P], the original token there; `IGNORED` in padding.
         next_sentence_labels: int64 [B], 0 IsNext, 1 NotNext.
+        label_forced: bool [B], where this label was not drawn; see `bertdata.shards.Block`.
         sample_ids: int64 [B], number of each sample in its split, counted through blocks, shards and data sets.
     """
 
@@ -50,6 +51,7 @@ class Batch(NamedTuple):
     mask_rows: Tensor
     mask_labels: Tensor
     next_sentence_labels: Tensor
+    label_forced: Tensor
     sample_ids: Tensor
 
     @property
@@ -205,6 +207,7 @@ def _make_batch(shown: Shown, sample_ids: NDArray[np.int64], start: int, stop: i
         mask_rows=torch.from_numpy(shown.mask_rows[masks] - first_token),
         mask_labels=torch.from_numpy(shown.mask_labels[masks]),
         next_sentence_labels=torch.from_numpy(shown.next_sentence_labels[start:stop]),
+        label_forced=torch.from_numpy(shown.label_forced[start:stop]),
         sample_ids=torch.from_numpy(sample_ids[start:stop]),
     )
 
@@ -220,6 +223,7 @@ def _empty_batch(*, pad_token_id: int) -> Batch:
         mask_rows=nothing,
         mask_labels=nothing,
         next_sentence_labels=nothing,
+        label_forced=nothing.bool(),
         sample_ids=nothing,
     )
 

@@ -125,7 +125,10 @@ class _TrainCommand(click.Command):
 @click.option("--eval-every", type=_AT_LEAST_ONE, help="Steps between evaluations. [default: the steps of an epoch]")
 @click.option("--eval-samples", type=_AT_LEAST_ONE, help="Held-out samples to evaluate at most. [default: all]")
 @click.option(
-    "--eval-only", is_flag=True, help="Evaluate the newest checkpoint of --out, print the result, do not train."
+    "--eval-only",
+    is_flag=True,
+    help="Evaluate the newest checkpoint of --out on the held-out samples of --shards, print the result as JSON, and "
+    "do not train. Options of training have no effect.",
 )
 @click.option(
     "--save-every",
@@ -206,7 +209,7 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
     from trainer.data import open_training_data
     from trainer.defaults import Request, choose_options
     from trainer.distributed import start_world
-    from trainer.evaluate import evaluate_checkpoint
+    from trainer.eval_only import describe_evaluation, evaluate_only
     from trainer.train import train
 
     settings.pop("gpus")
@@ -222,6 +225,12 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
     )
     with start_world() as world:
         logging.basicConfig(level=logging.INFO if world.is_main else logging.WARNING, format="%(message)s", force=True)
+        if eval_only:
+            result = evaluate_only(data, folder=Path(out), settings=settings, world=world)
+            if world.is_main:
+                click.echo(describe_evaluation(result), err=True)
+                click.echo(json.dumps(result))
+            return
         checkpoint = load_latest(Path(out) / "checkpoints")
         chosen = choose_options(
             request,
@@ -230,11 +239,6 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
             world_size=world.size,
             before=checkpoint["options"] if checkpoint else None,
         )
-        if eval_only:
-            result = evaluate_checkpoint(data, chosen, world=world, checkpoint=checkpoint)
-            if world.is_main:
-                click.echo(json.dumps(result))
-            return
         _announce(data, chosen.to_json(), device=str(world.device), num_processes=world.size)
         train(data, chosen, world=world, checkpoint=checkpoint, echo=click.echo)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bertdata.config import BuildOptions
 from bertdata.data_set import DataSet
 from bertdata.errors import ShardError
+from bertdata.manifest import TokenizerInfo
 from bertdata.masking import with_mask_sets
 from bertdata.shards import Block, position_dtype
 from bertdata.spill import offsets_of
@@ -85,6 +86,11 @@ class BlockReader:
             token_dtype=np.dtype(self._data_sets[0].manifest.tokenizer.token_dtype),
             position_dtype=position_dtype(self.max_seq_length),
         )
+
+    @property
+    def tokenizer(self) -> TokenizerInfo:
+        """Tokenizer of the samples."""
+        return self._data_sets[0].manifest.tokenizer
 
     @property
     def max_seq_length(self) -> int:

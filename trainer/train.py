@@ -137,6 +137,7 @@ def train(
         if world.is_main:
             state = {
                 "step": step,
+                "tokenizer": data.tokenizer.sha256,
                 "model": bare_model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "options": options.to_json(),
@@ -195,10 +196,11 @@ def train(
                         next_sentence=options.next_sentence,
                         vocab_size=options.model.vocab_size,
                         autocast=autocast,
+                        should_stop=lambda: stop.received,
                     )
-                if result["num_samples"]:
+                if result is not None and result["num_samples"]:  # None: stopped meanwhile, which the next step notices
                     run_log.write_evaluation(step, result)
-                elif world.is_main:
+                elif result is not None and world.is_main:
                     _log.warning("nothing is evaluated: all held-out blocks of %s are damaged", data)
             if step % options.save_every == 0 or is_last:
                 with run_log.pause("checkpoint"):

@@ -160,7 +160,13 @@ def _join_masked(samples: Sequence[tuple[Any, ...]]) -> Finished:
 
 
 def _block_of(fields: dict[str, Any]) -> Block:
-    return Block(**{field.name: fields[f"{field.name}.npy"] for field in dataclasses.fields(Block)})
+    return Block(
+        **{
+            field.name: fields[f"{field.name}.npy"]
+            for field in dataclasses.fields(Block)
+            if f"{field.name}.npy" in fields
+        }
+    )
 
 
 def _blocks(

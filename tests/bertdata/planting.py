@@ -111,6 +111,7 @@ def take(block: Block, rows: list[int]) -> Block:
         num_predictions=block.num_predictions[rows],
         mask_positions=np.concatenate([block.mask_positions[mask] for mask in masks]),
         mask_tokens=np.concatenate([block.mask_tokens[mask] for mask in masks]),
+        label_forced=None if block.label_forced is None else block.label_forced[rows],
     )
 
 

@@ -69,7 +69,7 @@ def segment_b(sample):
     return sample.segment_ids.index(1) if 1 in sample.segment_ids else len(sample.tokens)
 
 
-def stored_row(sample):
+def stored_row(data_set, sample):
     return {
         "tokens": sample.tokens,
         "segment_b": segment_b(sample),
@@ -77,10 +77,16 @@ def stored_row(sample):
         "document_keys": list(sample.document_keys),
         "mask_positions": [positions for positions, _ in sample.mask_sets],
         "mask_tokens": [tokens for _, tokens in sample.mask_sets],
+        **forced_column(data_set, sample),
     }
 
 
-def model_row(sample, mask_set):
+def forced_column(data_set, sample):
+    is_google = data_set.manifest.options["pairs"]["next_sentence"] == "google"
+    return {"label_forced": sample.label_forced} if is_google else {}
+
+
+def model_row(data_set, sample, mask_set):
     shown = dict(zip(*mask_set, strict=True))
     return {
         "input_ids": [shown.get(position, token) for position, token in enumerate(sample.tokens)],
@@ -88,6 +94,7 @@ def model_row(sample, mask_set):
         "labels": [token if position in shown else -100 for position, token in enumerate(sample.tokens)],
         "next_sentence_label": sample.next_sentence_label,
         "document_keys": list(sample.document_keys),
+        **forced_column(data_set, sample),
     }
 
 
@@ -108,7 +115,7 @@ def test_rows_of_all_mask_sets_are_the_samples(folder, tmp_path, split):
     assert [path.stem for path in paths] == [
         shard.name.removesuffix(".tar") for shard in data_set.manifest.shards if shard.split == split
     ]
-    wanted = [stored_row(sample) for sample in bertdata.read_samples(folder, split=split)]
+    wanted = [stored_row(data_set, sample) for sample in bertdata.read_samples(folder, split=split)]
     assert len(wanted) > 10
     assert read_rows(tmp_path, split) == wanted
     schema = pq.read_schema(paths[0])
@@ -123,10 +130,10 @@ def test_rows_of_one_mask_set_are_what_the_trainer_shows(folder, tmp_path):
     data_set = bertdata.open_data_set(folder)
     export_data_set(folder, out=tmp_path, mask_set=2, splits=["train"])
     samples = list(bertdata.read_samples(folder))
-    wanted = [model_row(*pair) for pair in zip(samples, drawn_set(data_set, 2), strict=True)]
+    wanted = [model_row(data_set, *pair) for pair in zip(samples, drawn_set(data_set, 2), strict=True)]
     assert read_rows(tmp_path, "train") == wanted
     if samples[0].mask_sets:
-        assert wanted == [model_row(sample, sample.mask_sets[2]) for sample in samples]
+        assert wanted == [model_row(data_set, sample, sample.mask_sets[2]) for sample in samples]
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +146,10 @@ def exported(small_data_set, tmp_path_factory):
 
 
 def wanted_rows(small_data_set, kind, split):
-    samples = bertdata.read_samples(small_data_set, split=split)
-    return [stored_row(sample) if kind == "all" else model_row(sample, sample.mask_sets[1]) for sample in samples]
+    data_set, samples = bertdata.open_data_set(small_data_set), bertdata.read_samples(small_data_set, split=split)
+    if kind == "all":
+        return [stored_row(data_set, sample) for sample in samples]
+    return [model_row(data_set, sample, sample.mask_sets[1]) for sample in samples]
 
 
 @pytest.mark.parametrize("kind", ["all", "1"])

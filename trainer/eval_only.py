@@ -1,0 +1,135 @@
+"""`bert-train --eval-only`: how well the newest checkpoint of a run predicts the held-out samples of any shards.
+
+The run's folder is only read, and it may be another data set than the run was trained on, of the same tokenizer. What
+concerns training alone has no effect.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bertdata.errors import TrainingError
+from trainer.checkpoint import load_latest
+from trainer.config import TrainOptions
+from trainer.data import TrainingData
+from trainer.distributed import World
+from trainer.evaluate import evaluate
+from trainer.model import BertForPreTraining, build_model
+from trainer.step import autocast_for, cutting_for
+
+__all__ = ["describe_evaluation", "evaluate_only"]
+
+_MICRO_BATCH_SIZE = 1024
+"""More than evaluation makes use of, see `trainer.evaluate`."""
+
+
+def evaluate_only(data: TrainingData, *, folder: Path, settings: dict[str, Any], world: World) -> dict[str, Any]:
+    """Returns losses and accuracies of a run's newest checkpoint on the held-out samples.
+
+    Args:
+        data: The data sets; they need not be those that the run was trained on.
+        folder: Folder of the run.
+        settings: What was asked for on the command line, None for "choose for me". Of it count `precision`, `compile`,
+            `micro_batch_size`, `pad_to_multiple`, `eval_samples` and `skip_bad_blocks`.
+        world: The processes that share the work.
+
+    Returns:
+        See `trainer.evaluate`, and the checkpoint's `step`.
+
+    Raises:
+        TrainingError: There is no checkpoint, it is of another tokenizer or of shorter samples, or nothing is held out.
+        ShardError: A block is damaged, and such blocks are not left out.
+    """
+    checkpoint = load_latest(folder / "checkpoints")
+    if checkpoint is None:
+        raise TrainingError(f"{folder} holds no checkpoint to evaluate; train first, without --eval-only")
+    options = _choose(TrainOptions.from_json(checkpoint["options"]), settings=settings, device=world.device)
+    _check_fits(data, checkpoint, options=options, folder=folder)
+    held_out = data.open_split("eval", skip_bad_blocks=options.skip_bad_blocks)
+    if held_out.num_samples == 0:
+        raise TrainingError(f"{data} holds no samples for evaluation; build with a larger --eval-fraction")
+    result = evaluate(
+        _load_model(checkpoint, options=options, device=world.device),
+        held_out,
+        world=world,
+        cutting=cutting_for(data, options, device=world.device),
+        max_samples=options.eval_samples,
+        next_sentence=options.next_sentence and data.has_next_sentence,
+        vocab_size=options.model.vocab_size,
+        autocast=autocast_for(options, device=world.device),
+    )
+    assert result is not None  # nothing asks it to stop
+    if not result["num_samples"]:
+        raise TrainingError(f"all held-out blocks of {data} are damaged; copy or build it again")
+    return {"step": checkpoint["step"]} | result
+
+
+def _choose(options: TrainOptions, *, settings: dict[str, Any], device: torch.device) -> TrainOptions:
+    """Returns a run's options with all that belongs to this machine and this evaluation as it was asked for now."""
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    chosen = {
+        "precision": "bf16" if has_bf16 else "fp32",
+        "compile": False,
+        "micro_batch_size": _MICRO_BATCH_SIZE,
+        "pad_to_multiple": None,
+        "eval_samples": None,
+        "skip_bad_blocks": False,
+    }
+    given = {name: settings[name] for name in chosen if settings.get(name) is not None}
+    return dataclasses.replace(options, **(chosen | given))
+
+
+def _check_fits(data: TrainingData, checkpoint: dict[str, Any], *, options: TrainOptions, folder: Path) -> None:
+    found, wanted = data.tokenizer, checkpoint.get("tokenizer")
+    if found.vocab_size != options.model.vocab_size:
+        raise TrainingError(
+            f"the vocabulary of {data} has {found.vocab_size:,} ids, that of the run in {folder} "
+            f"{options.model.vocab_size:,}; give shards that were built with the run's tokenizer"
+        )
+    if wanted is not None and found.sha256 != wanted:
+        raise TrainingError(
+            f"the tokenizer of {data} is {found.sha256[:12]}, that of the run in {folder} {wanted[:12]}, and their ids "
+            "mean different things; give shards that were built with the run's tokenizer"
+        )
+    if data.max_seq_length > options.model.max_position_embeddings:
+        raise TrainingError(
+            f"the samples have up to {data.max_seq_length} tokens, the model {options.model.max_position_embeddings} "
+            "positions; build shards with a smaller --max-seq-length"
+        )
+
+
+def _load_model(checkpoint: dict[str, Any], *, options: TrainOptions, device: torch.device) -> BertForPreTraining:
+    model = build_model(options.model, next_sentence=options.next_sentence)
+    model.load_state_dict(checkpoint["model"])
+    model.to(device)
+    if options.compile:
+        model.compile(dynamic=True)
+    return model
+
+
+def describe_evaluation(result: dict[str, Any]) -> str:
+    """Returns an evaluation as a table for people."""
+    lines = [
+        f"step {result['step']}: {result['num_samples']:,} held-out samples, {result['num_predictions']:,} predictions",
+        f"{'':<34}{'accuracy':>9}{'loss':>9}{'perplexity':>12}",
+    ]
+    for text, accuracy, loss, perplexity in (
+        ("masked words", "mlm_accuracy", "mlm_loss", "mlm_perplexity"),
+        ("  where [MASK] is seen", "mlm_accuracy_mask", "", ""),
+        ("  where a random word is seen", "mlm_accuracy_random", "", ""),
+        ("  where the word itself is seen", "mlm_accuracy_kept", "", ""),
+        ("  always the most frequent word", "mlm_baseline", "", ""),
+        ("next sentences", "nsp_accuracy", "nsp_loss", ""),
+        ("  labels that had to be NotNext", "nsp_accuracy_forced", "", ""),
+        ("  labels that were drawn", "nsp_accuracy_free", "", ""),
+        ("  by the lengths of A and B alone", "nsp_accuracy_by_lengths", "", ""),
+    ):
+        if accuracy in result:
+            cells = [f"{result[accuracy]:>9.1%}", f"{result[loss]:>9.4f}" if loss in result else ""]
+            cells.append(f"{result[perplexity]:>12,.1f}" if perplexity in result else "")
+            lines.append(f"{text:<34}{''.join(cells)}")
+    return "\n".join(lines)
