@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,13 +14,10 @@ from bertdata.cache_options import CacheOptions
 from bertdata.errors import BertDataError
 from bertdata.parameters import Size, repeat_option
 from trainer.config import MODEL_SIZES
-
-if TYPE_CHECKING:
-    from trainer.data import TrainingData
+from trainer.recipe_options import recipe_options
 
 __all__ = ["main"]
 
-_log = logging.getLogger(__name__)
 _AT_LEAST_ONE = click.IntRange(min=1)
 _AT_LEAST_ZERO = click.IntRange(min=0)
 
@@ -68,45 +65,7 @@ class _TrainCommand(click.Command):
     type=_AT_LEAST_ONE,
     help="Samples that a process computes at a time; changes memory, not results. [default: by device and length]",
 )
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Highest learning rate. [default: by model and batch size]",
-)
-@click.option(
-    "--warmup-steps",
-    type=_AT_LEAST_ZERO,
-    help="Steps of linear warm-up. [default: a tenth of the steps, at most 10,000]",
-)
-@click.option(
-    "--preset", help="A published recipe to take all values from that are not given: its name. [default: none]"
-)
-@click.option("--phase", type=_AT_LEAST_ONE, help="Phase of the preset. [default: 1 where it has several]")
-@click.option(
-    "--init",
-    metavar="RUN|HF_DIR",
-    help="Run, or exported folder, that the weights come from. [default: new weights]",
-)
-@click.option(
-    "--init-optimizer/--no-init-optimizer",
-    default=None,
-    help="Take the optimizer's state and the place in the schedule from the run of --init, too. "
-    "[default: no-init-optimizer]",
-)
-@click.option(
-    "--optimizer", type=click.Choice(["adamw", "lamb"]), help="LAMB is for batches of thousands. [default: adamw]"
-)
-@click.option(
-    "--schedule-steps",
-    type=_AT_LEAST_ONE,
-    help="Steps, from the first of all phases, at which the learning rate reaches 0. [default: the end of the run]",
-)
-@click.option("--weight-decay", type=click.FloatRange(min=0), help="Decay per step. [default: 0.01]")
-@click.option(
-    "--max-grad-norm",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Global norm that gradients are clipped to. [default: 1]",
-)
+@recipe_options
 @click.option("--hidden-dropout", type=click.FloatRange(0, 1, max_open=True), help="Share of values. [default: 0.1]")
 @click.option(
     "--precision",
@@ -205,11 +164,13 @@ def main(*, shards: tuple[str, ...], out: str, eval_only: bool, compile_model: b
 
 
 def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[str, Any]) -> None:
+    from trainer.announce import announce
     from trainer.checkpoint import load_latest
     from trainer.data import open_training_data
-    from trainer.defaults import Request, choose_options
+    from trainer.defaults import Request, choose
     from trainer.distributed import start_world
     from trainer.eval_only import describe_evaluation, evaluate_only
+    from trainer.phases import find_run
     from trainer.train import train
 
     settings.pop("gpus")
@@ -232,44 +193,13 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
                 click.echo(json.dumps(result))
             return
         checkpoint = load_latest(Path(out) / "checkpoints")
-        chosen = choose_options(
+        choice = choose(
             request,
             data=data,
             device_type=world.device.type,
             world_size=world.size,
             before=checkpoint["options"] if checkpoint else None,
+            run=find_run(settings["init"]) if settings["init"] and not checkpoint else None,
         )
-        _announce(data, chosen.to_json(), device=str(world.device), num_processes=world.size)
-        train(data, chosen, world=world, checkpoint=checkpoint, echo=click.echo)
-
-
-def _announce(data: TrainingData, options: dict[str, Any], *, device: str, num_processes: int) -> None:
-    model = options["model"]
-    num_samples = data.num_samples("train")
-    _log.info(
-        "%s samples of %s, %s held out; %d x %s",
-        f"{num_samples:,}",
-        data,
-        f"{data.num_samples('eval'):,}",
-        num_processes,
-        device,
-    )
-    _log.info(
-        "BERT of %d layers, hidden size %d, %d heads, vocabulary %d, dropout %g",
-        model["num_hidden_layers"],
-        model["hidden_size"],
-        model["num_attention_heads"],
-        model["vocab_size"],
-        model["hidden_dropout_prob"],
-    )
-    _log.info(
-        "%d steps (%.3g epochs) of %d samples, micro-batches of %d, learning rate %g after %d steps of warm-up, %s%s",
-        options["max_steps"],
-        options["max_steps"] * options["batch_size"] / num_samples,
-        options["batch_size"],
-        options["micro_batch_size"],
-        options["learning_rate"],
-        options["warmup_steps"],
-        options["precision"],
-        ", compiled" if options["compile"] else "",
-    )
+        announce(data, choice, device=str(world.device), num_processes=world.size)
+        train(data, choice.options, world=world, checkpoint=checkpoint, echo=click.echo)

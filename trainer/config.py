@@ -10,10 +10,19 @@ from typing import Any, Literal
 
 from bertdata.errors import TrainingError
 
-__all__ = ["MODEL_SIZES", "ModelOptions", "OptimizerName", "Precision", "TrainOptions", "load_model_options"]
+__all__ = [
+    "MODEL_SIZES",
+    "DecayFrom",
+    "ModelOptions",
+    "OptimizerName",
+    "Precision",
+    "TrainOptions",
+    "load_model_options",
+]
 
 Precision = Literal["fp32", "bf16"]
 OptimizerName = Literal["adamw", "lamb"]
+DecayFrom = Literal["peak", "start"]
 
 MODEL_SIZES = {  # layers, hidden size, attention heads (Devlin et al. 2018; Turc et al. 2019)
     "tiny": (2, 128, 2),
@@ -152,13 +161,15 @@ class TrainOptions:
         weight_decay: Decoupled decay of everything but biases and LayerNorm.
         adam_beta1: Decay of the running mean of gradients.
         adam_beta2: Decay of the running mean of their squares.
-        adam_epsilon: Added to the root of the latter.
+        adam_epsilon: Added to the square root of the latter.
         bias_correction: Whether running means are corrected for having begun at 0; the published BERT's are not.
-        schedule_steps: Steps, from the first of all phases, at which the learning rate would reach 0; None for the end
-            of this run.
+        schedule_steps: Steps, from the first of all phases, at which the decay of the learning rate ends; None for the
+            end of this run.
         schedule_start: Steps of earlier phases, which the schedule covers, too.
-        decay_power: Power of the decay; 1 is linear.
-        max_grad_norm: Global norm that gradients are clipped to.
+        decay_power: Power of the decay, see `trainer.schedule.rate_at`; 1 is linear.
+        decay_from: Where the decay is counted from: "peak", the end of the warm-up, or "start", the first step.
+        decay_to: Share of the highest rate that the decay ends at.
+        max_grad_norm: Global norm that gradients are clipped to; 0 for no clipping.
         preset: Name of the recipe that values were taken from; None for no preset.
         phase: Phase of that recipe; None where it has one only.
         init: Run or exported folder that the weights come from; None for new ones.
@@ -197,6 +208,8 @@ class TrainOptions:
     schedule_steps: int | None = None
     schedule_start: int = 0
     decay_power: float = 1.0
+    decay_from: DecayFrom = "peak"
+    decay_to: float = 0.0
     max_grad_norm: float = 1.0
     preset: str | None = None
     phase: int | None = None
@@ -232,17 +245,32 @@ class TrainOptions:
                 (optional and value is None) or value >= 1,
                 f"--{name.replace('_', '-')} is {value}; it must be at least 1",
             )
-        for name in ("warmup_steps", "weight_decay", "num_loader_workers", "schedule_start"):
+        for name in ("warmup_steps", "weight_decay", "num_loader_workers", "schedule_start", "max_grad_norm"):
             value = getattr(self, name)
             _check(value >= 0, f"--{name.replace('_', '-')} is {value}; it must be 0 or more")
-        for name in ("learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "adam_epsilon", "decay_power"):
             value = getattr(self, name)
             _check(value > 0, f"--{name.replace('_', '-')} is {value}; it must be above 0")
-        _check(
-            self.warmup_steps <= self.max_steps,
-            f"--warmup-steps is {self.warmup_steps}, more than the run's {self.max_steps} steps; give fewer",
-        )
+        for name in ("adam_beta1", "adam_beta2"):
+            value = getattr(self, name)
+            _check(0 <= value < 1, f"--{name.replace('_', '-')} is {value}; it must be from 0 to below 1")
+        _check(0 <= self.decay_to <= 1, f"--decay-to is {self.decay_to}; it must be from 0 to 1")
+        self._check_schedule()
         _check(0 <= self.seed < 1 << 64, f"--seed is {self.seed}; it must be between 0 and 2**64 - 1")
+
+    def _check_schedule(self) -> None:
+        end = self.schedule_start + self.max_steps
+        _check(
+            self.schedule_steps is None or end <= self.schedule_steps,
+            f"--schedule-steps is {self.schedule_steps}, but the run goes on to step {end}"
+            + (f", {self.schedule_start} of earlier phases included" if self.schedule_start else "")
+            + "; give more of them, or a smaller --max-steps",
+        )
+        _check(
+            self.warmup_steps <= (self.schedule_steps or end),
+            f"--warmup-steps is {self.warmup_steps}, more than the {self.schedule_steps or end} steps that the rate "
+            "rises and falls in; give fewer",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the options as nested dictionaries of JSON values."""

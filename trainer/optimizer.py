@@ -1,37 +1,125 @@
-"""AdamW, its decay groups, and the learning rate as a pure function of the step."""
+"""AdamW or LAMB for a model: which parameters decay, clipping, and the state that a run takes from another."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from trainer.config import TrainOptions
+from bertdata.errors import TrainingError
+from trainer.lamb import FAR_ON, Lamb
 
-__all__ = ["learning_rate_at", "make_optimizer"]
+if TYPE_CHECKING:
+    from trainer.config import TrainOptions
+
+__all__ = ["clip_by_global_norm", "is_decayed", "load_optimizer_state", "make_optimizer"]
+
+
+def is_decayed(name: str) -> bool:
+    """Returns whether the parameter of this name decays: all do but biases and LayerNorm (Devlin et al. 2018)."""
+    return not (name.endswith("bias") or "LayerNorm" in name)
 
 
 def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """Returns the optimizer of all trainable parameters; biases and LayerNorm are not decayed.
+    """Returns the optimizer for all trainable parameters; biases and LayerNorm are not decayed.
+
+    Its groups name their parameters, so that `load_optimizer_state` finds them in another model.
 
     Args:
         model: The model, already on its device.
-        options: Its kind and values; `learning_rate_at` gives the rate of each step.
+        options: `optimizer`, `learning_rate` (that of each step comes from `trainer.schedule`), `adam_beta1`,
+            `adam_beta2`, `adam_epsilon`, `weight_decay` and `bias_correction` are used.
+
+    Source:
+        Without bias correction, AdamW is AdamWeightDecayOptimizer of google-research/bert, `optimization.py`.
     """
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    plain = [parameter for name, parameter in trained if name.endswith("bias") or "LayerNorm" in name]
-    decayed = [parameter for name, parameter in trained if not (name.endswith("bias") or "LayerNorm" in name)]
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [
+        {"params": [pair for pair in trained if is_decayed(pair[0])], "weight_decay": options.weight_decay},
+        {"params": [pair for pair in trained if not is_decayed(pair[0])], "weight_decay": 0.0},
+    ]
     betas = (options.adam_beta1, options.adam_beta2)
-    # Fused: one pass over the parameters, on CPU as well as on CUDA.
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=betas, eps=options.adam_epsilon, fused=True)
+    if options.optimizer == "lamb":
+        return Lamb(
+            groups,
+            lr=options.learning_rate,
+            betas=betas,
+            eps=options.adam_epsilon,
+            bias_correction=options.bias_correction,
+        )
+    # Fused: one pass over the parameters, on a CPU as well as on CUDA.
+    adamw = torch.optim.AdamW(groups, lr=options.learning_rate, betas=betas, eps=options.adam_epsilon, fused=True)
+    if not options.bias_correction:
+        _put_far_on(adamw)
+    return adamw
 
 
-def learning_rate_at(step: int, options: TrainOptions) -> float:
-    """Returns the learning rate of optimizer step number `step` (from 0).
+def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> list[str]:
+    """Takes the moments of a saved optimizer; rate, decay and betas stay those of this one.
 
-    It grows linearly over the warm-up, then falls linearly and would reach 0 one step after the last.
+    Args:
+        optimizer: From `make_optimizer`.
+        saved: `state_dict()` of another one of the same kind.
+
+    Returns:
+        Names of parameters that the saved optimizer did not have; they begin without moments.
+
+    Raises:
+        TrainingError: A parameter has another shape there.
     """
-    if step < options.warmup_steps:
-        return options.learning_rate * (step + 1) / options.warmup_steps
-    left = (options.max_steps - step) / max(1, options.max_steps - options.warmup_steps)
-    return options.learning_rate * max(0.0, left)
+    found: dict[str, Any] = {}
+    for group in saved["param_groups"]:
+        names = group.get("param_names")
+        if names is None:
+            raise TrainingError(
+                "the optimizer's state does not name its parameters; begin without it (--no-init-optimizer), or "
+                "continue that run with the release that wrote it"
+            )
+        found |= {name: saved["state"].get(place) for name, place in zip(names, group["params"], strict=True)}
+
+    plain = optimizer.state_dict()
+    state, missing = {}, []
+    for group, own in zip(optimizer.param_groups, plain["param_groups"], strict=True):
+        for name, parameter, place in zip(group["param_names"], group["params"], own["params"], strict=True):
+            moments = found.get(name)
+            if moments is None:
+                missing.append(name)
+            elif moments["exp_avg"].shape != parameter.shape:
+                raise TrainingError(
+                    f"the optimizer's state of {name} has shape {list(moments['exp_avg'].shape)}, the model's is "
+                    f"{list(parameter.shape)}; give the model of that run, or --no-init-optimizer"
+                )
+            else:
+                state[place] = moments
+    optimizer.load_state_dict({"state": state, "param_groups": plain["param_groups"]})
+    if isinstance(optimizer, torch.optim.AdamW) and _is_far_on(plain):
+        _put_far_on(optimizer)
+    return missing
+
+
+def clip_by_global_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scales gradients down to a norm over all of them, and returns the norm before; 0 for measuring it only."""
+    parameters = list(parameters)
+    if max_norm:
+        return nn.utils.clip_grad_norm_(parameters, max_norm)
+    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
+def _put_far_on(adamw: torch.optim.AdamW) -> None:
+    """Gives all parameters a state whose steps are so many that no bias is left to correct.
+
+    The fused kernel knows no other way to leave the correction out.
+    """
+    for group in adamw.param_groups:
+        for parameter in group["params"]:
+            state = adamw.state[parameter]
+            state["step"] = torch.full((), FAR_ON, dtype=torch.float32, device=parameter.device)
+            for name in ("exp_avg", "exp_avg_sq"):
+                if name not in state:
+                    state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+
+
+def _is_far_on(plain: dict[str, Any]) -> bool:
+    return any(float(state["step"]) == FAR_ON for state in plain["state"].values())

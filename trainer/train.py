@@ -24,8 +24,10 @@ from trainer.export import export_model
 from trainer.loader import Loader
 from trainer.metrics import load_metrics
 from trainer.model import build_model
-from trainer.optimizer import learning_rate_at, make_optimizer
+from trainer.optimizer import clip_by_global_norm, load_optimizer_state, make_optimizer
+from trainer.phases import begin_from
 from trainer.run_log import RunLog, count_bad
+from trainer.schedule import learning_rate_at
 from trainer.signals import StopSignals
 from trainer.step import autocast_for, backward, cutting_for
 
@@ -99,9 +101,11 @@ def train(
     if checkpoint is not None:
         check_continues(checkpoint, options=options.to_json(), data=data_state, folder=out)
         bare_model.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
+        load_optimizer_state(optimizer, checkpoint["optimizer"])
         first_step = int(checkpoint["step"])
         _log.info("continuing %s at step %d", out, first_step)
+    elif options.init is not None:
+        begin_from(options.init, bare_model, optimizer=optimizer if options.init_optimizer else None)
     if world.sum_numbers(first_step) != [first_step * world.size]:
         raise TrainingError(
             f"process {world.rank} found step {first_step} in {out}, others another one; --out must be one folder that "
@@ -170,7 +174,7 @@ def train(
                 seed=hash64_int(dropout_key, step),
                 autocast=autocast,
             )
-            grad_norm = nn.utils.clip_grad_norm_(bare_model.parameters(), options.max_grad_norm)
+            grad_norm = clip_by_global_norm(bare_model.parameters(), options.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 

@@ -1,0 +1,134 @@
+"""A run that begins where another one ended: phase 2 on longer samples, in the schedule of phase 1 or its own."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bertdata.errors import TrainingError
+from trainer.checkpoint import load_latest
+from trainer.optimizer import load_optimizer_state
+from trainer.presets import Phase, Preset
+
+__all__ = ["begin_from", "check_beginning", "find_run", "settings_from_run"]
+
+_log = logging.getLogger(__name__)
+
+_SCHEDULE = ("learning_rate", "warmup_steps", "schedule_steps", "decay_power", "decay_from", "decay_to")
+_OPTIMIZER = (
+    *("optimizer", "adam_beta1", "adam_beta2", "adam_epsilon", "bias_correction"),
+    *("weight_decay", "max_grad_norm"),
+)
+
+
+def find_run(init: str) -> dict[str, Any] | None:
+    """Returns the newest checkpoint of the run in a folder; None where the folder, or file, is no run's.
+
+    Raises:
+        TrainingError: There is nothing at that place, or no checkpoint of the run can be read.
+    """
+    place = Path(init)
+    if not place.exists():
+        raise TrainingError(f"--init {init} is not there; give the folder of a run, or one with an exported model")
+    return load_latest(place / "checkpoints")
+
+
+def check_beginning(
+    given: dict[str, Any],
+    *,
+    kept: dict[str, Any],
+    is_new: bool,
+    preset: tuple[Preset, Phase] | None,
+    run: dict[str, Any] | None,
+    out: str,
+) -> None:
+    """Refuses a run that begins from something else than its recipe says, or has begun with something else.
+
+    Args:
+        given: Settings given, by name.
+        kept: Settings of the run's checkpoint; empty for a new run.
+        is_new: Whether there is no checkpoint.
+        preset: The recipe and its phase.
+        run: Checkpoint of the run of --init.
+        out: Folder of the run.
+
+    Raises:
+        TrainingError: Says what does not fit.
+    """
+    if not is_new:
+        for name in ("preset", "phase", "init"):
+            if name in given and given[name] != kept.get(name):
+                raise TrainingError(
+                    f"{out} holds a run that began with {_option(name, kept.get(name))}, not with "
+                    f"{_option(name, given[name])}; leave the option out, or give another --out folder"
+                )
+        return
+    if preset and preset[1].needs_weights and "init" not in given:
+        raise TrainingError(
+            f"phase {given['phase']} of {given['preset']} begins with the weights of the phase before; give --init and "
+            "the folder of that run, or of its exported model"
+        )
+    if given.get("init_optimizer") and run is None:
+        raise TrainingError(
+            "--init-optimizer takes the state of a run's optimizer, and there is no run; give --init and its folder "
+            "(an exported model has no such state)"
+        )
+
+
+def _option(name: str, value: Any) -> str:
+    return f"--{name} {value}" if value is not None else f"no --{name}"
+
+
+def settings_from_run(
+    run: dict[str, Any], *, given: dict[str, Any], preset: tuple[Preset, Phase] | None
+) -> dict[str, Any]:
+    """Returns the settings that a new run takes from the run that its weights come from.
+
+    It goes on in the schedule of that run if that schedule reaches further than that run went, unless its recipe has a
+    schedule of its own, or something of one is given.
+
+    Args:
+        run: Checkpoint of that run.
+        given: Settings given, by name.
+        preset: The recipe and its phase; None for none.
+
+    Returns:
+        Nothing for a schedule of its own. Else its place in that schedule, and that the optimizer's state is taken,
+        too; without a recipe, also all that makes the schedule and the optimizer.
+    """
+    before = run["options"]
+    start, end = before["schedule_start"] + run["step"], before["schedule_steps"]
+    own = ("learning_rate", "warmup_steps", "schedule_steps", "schedule_start")
+    if end is None or start >= end or any(name in given for name in own):
+        return {}
+    place = {"schedule_start": start, "init_optimizer": True}
+    if preset:
+        return place if preset[1].continues_schedule else {}
+    return {name: before[name] for name in (*_SCHEDULE, *_OPTIMIZER)} | place | {"max_steps": end - start}
+
+
+def begin_from(init: str, model: nn.Module, *, optimizer: torch.optim.Optimizer | None) -> None:
+    """Gives a new model the weights of --init, and an optimizer the moments of that run.
+
+    Args:
+        init: The run, or the folder of an exported model.
+        model: The model, on its device.
+        optimizer: Its optimizer; None to begin without moments.
+
+    Raises:
+        TrainingError: Weights or moments are of another shape, or not there.
+    """
+    run = find_run(init)
+    if run is None:
+        raise TrainingError(f"--init {init} holds no run")
+    model.load_state_dict(run["model"])
+    if optimizer is None:
+        return
+    if run is None:
+        raise TrainingError(f"--init {init} holds no run, so no state of an optimizer; leave --init-optimizer out")
+    if fresh := load_optimizer_state(optimizer, run["optimizer"]):
+        _log.info("%d parameters begin without moments, such as %s", len(fresh), fresh[0])
