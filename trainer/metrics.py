@@ -66,19 +66,23 @@ def pretraining_sums(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor, Te
         MLM loss summed over predictions, NSP loss summed over samples (0 where not predicted), and float64 [7]: `SUMS`.
     """
     labels = batch.mask_labels
-    mlm_loss = F.cross_entropy(outputs.mlm_logits.float(), labels, reduction="sum", ignore_index=IGNORED)
+    mlm_loss = F.cross_entropy(_at_least_float32(outputs.mlm_logits), labels, reduction="sum", ignore_index=IGNORED)
     mlm_logits = outputs.mlm_logits.detach()
     # The label scores highest: asking for the maximum alone takes a fifth of the time of argmax on a CPU.
     label_logits = mlm_logits.gather(1, labels.clamp(min=0)[:, None])[:, 0]
     mlm_correct = ((label_logits >= mlm_logits.amax(1)) & (labels != IGNORED)).sum()
     nsp_loss, nsp_correct = mlm_loss.new_zeros(()), mlm_correct.new_zeros(())
     if outputs.nsp_logits is not None:
-        nsp_loss = F.cross_entropy(outputs.nsp_logits.float(), batch.next_sentence_labels, reduction="sum")
+        nsp_loss = F.cross_entropy(_at_least_float32(outputs.nsp_logits), batch.next_sentence_labels, reduction="sum")
         nsp_correct = (outputs.nsp_logits.detach().argmax(-1) == batch.next_sentence_labels).sum()
     num_predictions, num_tokens = (labels != IGNORED).sum(), batch.cu_seqlens[batch.num_samples]
     num_samples = num_predictions.new_full((), batch.num_samples)
     values = (mlm_loss.detach(), mlm_correct, num_predictions, nsp_loss.detach(), nsp_correct, num_samples, num_tokens)
     return mlm_loss, nsp_loss, torch.stack([value.double() for value in values])
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def count_work(micro_batches: Sequence[Batch], *, pads_attention: bool) -> NDArray[np.float64]:

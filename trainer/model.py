@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trainer.attention import Layout, attend, layout_of, take_rows
 from trainer.batch import Batch
@@ -124,15 +125,20 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The stack of layers."""
+    """The stack of layers; with activation checkpointing only what goes into each is kept for the backward pass."""
 
-    def __init__(self, options: ModelOptions) -> None:
+    def __init__(self, options: ModelOptions, *, activation_checkpointing: bool) -> None:
         super().__init__()
         self.layer = nn.ModuleList(Layer(options) for _ in range(options.num_hidden_layers))
+        self.activation_checkpointing = activation_checkpointing
 
     def forward(self, hidden_TH: Tensor, layout: Layout) -> Tensor:
         for layer in self.layer:
-            hidden_TH = layer(hidden_TH, layout)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                # The state of the generator is put back, so that the second pass drops the same values.
+                hidden_TH = checkpoint(layer, hidden_TH, layout, use_reentrant=False)
+            else:
+                hidden_TH = layer(hidden_TH, layout)
         return hidden_TH
 
 
@@ -150,10 +156,10 @@ class Pooler(nn.Module):
 class Bert(nn.Module):
     """Embeddings, encoder and pooler; `bert` in the published names."""
 
-    def __init__(self, options: ModelOptions) -> None:
+    def __init__(self, options: ModelOptions, *, activation_checkpointing: bool) -> None:
         super().__init__()
         self.embeddings = Embeddings(options)
-        self.encoder = Encoder(options)
+        self.encoder = Encoder(options, activation_checkpointing=activation_checkpointing)
         self.pooler = Pooler(options)
 
 
@@ -200,13 +206,17 @@ class BertForPreTraining(nn.Module):
         options: The shape.
         next_sentence: Whether next sentences are predicted. If not, pooler and NSP head keep their initial weights, so
             that an exported model is still complete.
+        activation_checkpointing: Whether the activations of layers are computed again in the backward pass instead of
+            kept: the same gradient from less memory.
     """
 
-    def __init__(self, options: ModelOptions, *, next_sentence: bool = True) -> None:
+    def __init__(
+        self, options: ModelOptions, *, next_sentence: bool = True, activation_checkpointing: bool = False
+    ) -> None:
         super().__init__()
         self.options = options
         self.next_sentence = next_sentence
-        self.bert = Bert(options)
+        self.bert = Bert(options, activation_checkpointing=activation_checkpointing)
         self.cls = PreTrainingHeads(options)
         if not next_sentence:
             self.bert.pooler.requires_grad_(False)
@@ -224,16 +234,19 @@ class BertForPreTraining(nn.Module):
         return Outputs(mlm_logits_PV, self.cls.seq_relationship(self.bert.pooler(cls_BH)))
 
 
-def build_model(options: ModelOptions, *, next_sentence: bool = True, seed: int = 0) -> BertForPreTraining:
+def build_model(
+    options: ModelOptions, *, next_sentence: bool = True, seed: int = 0, activation_checkpointing: bool = False
+) -> BertForPreTraining:
     """Returns a model with initial weights: normal(0, initializer_range), biases 0, LayerNorm 1.
 
     Args:
         options: The shape.
         next_sentence: Whether next sentences are predicted.
         seed: Number that the weights are drawn from.
+        activation_checkpointing: See `BertForPreTraining`.
     """
     generator = torch.Generator().manual_seed(seed)
-    model = BertForPreTraining(options, next_sentence=next_sentence)
+    model = BertForPreTraining(options, next_sentence=next_sentence, activation_checkpointing=activation_checkpointing)
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=options.initializer_range, generator=generator)

@@ -94,7 +94,10 @@ def train(
 
     # The model and what changes it, new or as the checkpoint has them.
     bare_model = build_model(
-        options.model, next_sentence=options.next_sentence, seed=stage_key(options.seed, "initial-weights")
+        options.model,
+        next_sentence=options.next_sentence,
+        seed=stage_key(options.seed, "initial-weights"),
+        activation_checkpointing=options.activation_checkpointing,
     ).to(world.device)
     optimizer = make_optimizer(bare_model, options)
     first_step = 0
