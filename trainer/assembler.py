@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.arena import Arena
-from trainer.batch import Cutting, StepBatches, cut_step
+from trainer.batch import Cutting, StepBatches, cut_step, deal
 from trainer.order import Window
 from trainer.plan import Plan
 from trainer.reader import BlockReader
@@ -109,6 +109,8 @@ class Assembler:
         # By step, then the longest first; samples of a length stay in the order of their lanes.
         lengths = self._arena.lengths(slot, sample)
         order = np.argsort(step * (self._reader.max_seq_length + 1) - lengths, kind="stable")
+        dealt = deal(np.bincount(step), cutting=self._cutting)
+        order = order if dealt is None else order[dealt]
         block, sample, step = block[order], sample[order], step[order]
         shown = self._arena.show(slot[order], sample)
         self._release_passed()

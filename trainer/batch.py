@@ -1,6 +1,7 @@
-"""Batches: samples end to end without padding, sorted by length and cut into micro-batches.
+"""Batches: samples end to end without padding, sorted by length and cut into micro-batches, or dealt out to them.
 
     share of a rank, by length     9 9 8 8 | 7 5 4 2       cut into micro-batches of 4
+    the same, dealt out            9 8 7 4 | 9 8 5 2       about as many tokens in each
     token_ids of the first         a a a a a a a a a b b b b b b b b b c c c c c c c c d d d d d d d d
     cu_seqlens                     0                 9                 18              26              34
     mask_rows                          2     5           11                22
@@ -10,6 +11,7 @@ B samples, S tokens of the longest one, T tokens, P predictions of a micro-batch
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -22,7 +24,7 @@ from torch import Tensor
 from bertdata.errors import TrainingError
 from trainer.arena import Shown
 
-__all__ = ["IGNORED", "Batch", "Cutting", "StepBatches", "cut_step"]
+__all__ = ["IGNORED", "Batch", "Cutting", "StepBatches", "cut_step", "deal"]
 
 IGNORED = -100
 """Label of what is not predicted, as in torch and transformers."""
@@ -125,18 +127,23 @@ class Cutting:
         micro_batch_size: Samples of a micro-batch at most; None for one micro-batch.
         max_padding: Where the model pads to the longest sample of a micro-batch: tokens of padding per token at most;
             more micro-batches are made where it would be more. None where it does not pad.
+        is_dealt: Where the model does not pad: whether the samples of a share are dealt out to its micro-batches in
+            turn, the longest first, so that all have about as many tokens, and take as much memory.
         pad_to_multiple: For compiled graphs: T and S are rounded up to multiples of this (S at most to
             `max_seq_length`), and P is as large as it can be for B and T. None for no padding.
         max_seq_length: Tokens of a sample at most.
         max_predictions: Predictions of a sample at most.
+        masked_lm_prob: Predictions per token of a sample, but for rounding, at most.
         pad_token_id: What padding is made of.
     """
 
     micro_batch_size: int | None = None
     max_padding: float | None = None
+    is_dealt: bool = False
     pad_to_multiple: int | None = None
     max_seq_length: int
     max_predictions: int
+    masked_lm_prob: float = 1.0
     pad_token_id: int
 
     def __post_init__(self) -> None:
@@ -146,13 +153,33 @@ class Cutting:
                 raise TrainingError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
         if self.max_padding is not None and not self.max_padding > 0:
             raise TrainingError(f"max_padding is {self.max_padding}; it must be above 0")
+        if self.max_padding is not None and self.is_dealt:
+            raise TrainingError("samples that are dealt out cannot be cut by their padding; leave one of the two out")
+
+
+def deal(counts: NDArray[np.int64], *, cutting: Cutting) -> NDArray[np.int64] | None:
+    """Returns in which order samples must lie for `cut_step`, when they now lie share by share, the longest first.
+
+    Args:
+        counts: int64 [S], samples of each share, N in all.
+        cutting: How each share will be cut.
+
+    Returns:
+        int64 [N], numbers of samples; None where they may stay as they are.
+    """
+    if not cutting.is_dealt or cutting.micro_batch_size is None:
+        return None
+    share = np.repeat(np.arange(len(counts)), counts)
+    number = np.arange(len(share)) - (np.cumsum(counts) - counts)[share]
+    micro_batch = number % -(-counts // cutting.micro_batch_size)[share]
+    return np.lexsort((number, micro_batch, share))
 
 
 def cut_step(shown: Shown, sample_ids: NDArray[np.int64], start: int, stop: int, *, cutting: Cutting) -> StepBatches:
     """Returns samples `start` to before `stop` as micro-batches.
 
     Args:
-        shown: Samples of which these are sorted by length, the longest first.
+        shown: Samples of which these lie as `deal` says; without dealing, the longest first.
         sample_ids: int64 [N], see `Batch`.
         start: First sample.
         stop: Sample after the last one.
@@ -174,8 +201,12 @@ def cut_step(shown: Shown, sample_ids: NDArray[np.int64], start: int, stop: int,
 
 
 def _find_cuts(lengths: NDArray[np.int64], *, cutting: Cutting) -> list[int]:
-    """Returns where micro-batches begin in samples of descending lengths, and the end."""
+    """Returns where micro-batches begin in samples of descending lengths, or in dealt ones, and the end."""
     size = cutting.micro_batch_size or max(len(lengths), 1)
+    if cutting.is_dealt:  # the first micro-batches get the samples that are left over, one each
+        num_cuts = -(-len(lengths) // size)
+        each, left_over = divmod(len(lengths), max(num_cuts, 1))
+        return [number * each + min(number, left_over) for number in range(num_cuts + 1)]
     cuts = [*range(0, len(lengths), size), len(lengths)]
     if cutting.max_padding is None:
         return cuts
@@ -238,8 +269,11 @@ def _fix_shapes(batch: Batch, *, cutting: Cutting) -> Batch:
     # The padding is made up of samples no longer than S, always of the same number, some of them empty.
     num_fillers = -(-multiple // max_seqlen)
     fillers = num_tokens + (after - num_tokens) * torch.arange(1, num_fillers + 1) // num_fillers
+    # At most half a prediction of each sample comes from rounding, but for samples of a few tokens, which have one.
+    by_share = math.ceil(after * cutting.masked_lm_prob + batch.num_samples / 2)
     # What is predicted in vain must have positions of its own, of which there are no more than tokens.
-    more = min(batch.num_samples * cutting.max_predictions, after) - len(batch.mask_rows)
+    num_predictions = min(batch.num_samples * cutting.max_predictions, by_share, after)
+    more = max(num_predictions - len(batch.mask_rows), 0)
     is_free = torch.ones(after, dtype=torch.bool)
     is_free[batch.mask_rows] = False
 

@@ -81,6 +81,12 @@ class _TrainCommand(click.Command):
 @click.option(
     "--compile/--no-compile", "compile_model", default=None, help="Run torch.compile first. [default: no-compile]"
 )
+@click.option(
+    "--compile-mode",
+    type=click.Choice(["default", "reduce-overhead", "max-autotune-no-cudagraphs"]),
+    help="Mode of torch.compile: reduce-overhead is with CUDA graphs and wants --pad-to-multiple; "
+    "max-autotune-no-cudagraphs tries out kernels first, for minutes. [default: default]",
+)
 @click.option("--eval-every", type=_AT_LEAST_ONE, help="Steps between evaluations. [default: the steps of an epoch]")
 @click.option("--eval-samples", type=_AT_LEAST_ONE, help="Held-out samples to evaluate at most. [default: all]")
 @click.option(

@@ -12,6 +12,7 @@ from bertdata.errors import TrainingError
 
 __all__ = [
     "MODEL_SIZES",
+    "CompileMode",
     "DecayFrom",
     "ModelOptions",
     "OptimizerName",
@@ -22,6 +23,7 @@ __all__ = [
 
 Precision = Literal["fp32", "bf16"]
 OptimizerName = Literal["adamw", "lamb"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune-no-cudagraphs"]
 DecayFrom = Literal["peak", "start"]
 
 MODEL_SIZES = {  # layers, hidden size, attention heads (Devlin et al. 2018; Turc et al. 2019)
@@ -177,6 +179,8 @@ class TrainOptions:
         activation_checkpointing: Whether activations are computed again in the backward pass instead of kept.
         precision: "fp32", or "bf16" for bfloat16 autocast.
         compile: Whether to run the model through torch.compile.
+        compile_mode: Its mode: "reduce-overhead" is with CUDA graphs and wants fixed shapes,
+            "max-autotune-no-cudagraphs" tries out kernels, which takes minutes.
         next_sentence: Whether the NSP loss is trained; False on shards built with --next-sentence none.
         eval_every: Steps between evaluations; None for the end of every epoch. One always follows the last step.
         eval_samples: Held-out samples to evaluate at most; None for all.
@@ -218,6 +222,7 @@ class TrainOptions:
     activation_checkpointing: bool = False
     precision: Precision = "fp32"
     compile: bool = False
+    compile_mode: CompileMode = "default"
     next_sentence: bool = True
     eval_every: int | None = None
     eval_samples: int | None = None

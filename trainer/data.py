@@ -137,15 +137,18 @@ class TrainingData:
         *,
         micro_batch_size: int | None = None,
         max_padding: float | None = None,
+        is_dealt: bool = False,
         pad_to_multiple: int | None = None,
     ) -> Cutting:
         """Returns how shares become micro-batches, see `trainer.batch.Cutting`."""
         return Cutting(
             micro_batch_size=micro_batch_size,
             max_padding=max_padding,
+            is_dealt=is_dealt,
             pad_to_multiple=pad_to_multiple,
             max_seq_length=self.max_seq_length,
             max_predictions=max(_max_predictions(options) for options in self.options),
+            masked_lm_prob=max(options.masks.masked_lm_prob for options in self.options),
             pad_token_id=self.tokenizer.roles["pad"],
         )
 

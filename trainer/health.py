@@ -8,7 +8,7 @@ from typing import Any
 from trainer.config import TrainOptions
 from trainer.data import TrainingData
 from trainer.expectation import Expectation, word_entropy
-from trainer.symptoms import OF_THE_MACHINE, OF_THE_RUN, Point
+from trainer.symptoms import CONSEQUENCES, OF_THE_MACHINE, OF_THE_RUN, Point
 
 __all__ = ["Health"]
 
@@ -58,7 +58,8 @@ class Health:
         """
         if row["kind"] == "eval":
             self._evaluations.append(row)
-        elif row["kind"] == "train":
+            return self._look() if self._points else []
+        if row["kind"] == "train":
             num_steps = row["step"] - self._step
             self._travel += self.expectation.step_scale * row["learning_rate"] * num_steps
             self._step = row["step"]
@@ -74,7 +75,7 @@ class Health:
         for symptoms, points in ((OF_THE_RUN, self._points), (OF_THE_MACHINE, self._points[self._num_old :])):
             for name, symptom in symptoms.items():
                 if name not in self._said and (said := symptom(self.expectation, points, self._evaluations)):
-                    self._said.add(name)
+                    self._said |= {name, *CONSEQUENCES.get(name, ())}
                     messages.append(said)
         return messages
 

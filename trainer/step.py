@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bertdata.seeds import hash64_int
 from trainer.attention import needs_padding
 from trainer.batch import Batch, Cutting
+from trainer.compiling import LossSums
 from trainer.config import TrainOptions
 from trainer.data import TrainingData
 from trainer.distributed import World
@@ -34,10 +35,11 @@ def cutting_for(data: TrainingData, options: TrainOptions, *, device: torch.devi
     head_size = options.model.hidden_size // options.model.num_attention_heads
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     # Cuts by padding have as many shapes as there are batches, which compiled graphs do not want.
-    is_cut = options.pad_to_multiple is None and needs_padding(device, dtype=dtype, head_size=head_size)
+    is_padded = needs_padding(device, dtype=dtype, head_size=head_size)
     return data.make_cutting(
         micro_batch_size=options.micro_batch_size,
-        max_padding=MAX_PADDING if is_cut else None,
+        max_padding=MAX_PADDING if is_padded and options.pad_to_multiple is None else None,
+        is_dealt=not is_padded,
         pad_to_multiple=options.pad_to_multiple,
     )
 
@@ -51,6 +53,7 @@ def backward(
     world: World,
     seed: int,
     autocast: AbstractContextManager[Any],
+    loss_sums: LossSums = pretraining_sums,
 ) -> Tensor:
     """Adds the gradient of one global batch to the parameters.
 
@@ -66,6 +69,7 @@ def backward(
         world: The processes.
         seed: Number that this step's dropout comes from.
         autocast: Context that sets the precision.
+        loss_sums: The losses, compiled where the model is.
 
     Returns:
         float64 [7], `trainer.metrics.SUMS` of this process's share.
@@ -80,7 +84,7 @@ def backward(
         with waiting:
             with autocast:
                 outputs = model(batch)
-            mlm_loss, nsp_loss, measured = pretraining_sums(outputs, batch)
+            mlm_loss, nsp_loss, measured = loss_sums(outputs, batch)
             loss = mlm_loss * (world.size / max(num_predictions, 1)) + nsp_loss * (world.size / max(num_samples, 1))
             loss.backward()  # type: ignore[no-untyped-call]
         sums += measured

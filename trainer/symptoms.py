@@ -20,7 +20,7 @@ from trainer.expectation import (
     Expectation,
 )
 
-__all__ = ["OF_THE_MACHINE", "OF_THE_RUN", "Point", "Symptom"]
+__all__ = ["CONSEQUENCES", "OF_THE_MACHINE", "OF_THE_RUN", "Point", "Symptom"]
 
 MAX_DATA_WAIT = 0.1
 MAX_PADDING = 0.2
@@ -221,3 +221,9 @@ OF_THE_RUN: Mapping[str, Symptom] = {
 
 OF_THE_MACHINE: Mapping[str, Symptom] = {"waiting": _waiting, "padded": _padded}
 """Symptoms of how fast it is, which may differ where a run is continued."""
+
+CONSEQUENCES: Mapping[str, Sequence[str]] = {
+    "diverging": ("exploding", "not learning", "plateau"),
+    "not learning": ("plateau",),
+}
+"""Symptoms that follow from another, and are not said after it."""

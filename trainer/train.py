@@ -16,13 +16,14 @@ from bertdata.errors import OutputError, TrainingError
 from bertdata.seeds import hash64_int, stage_key
 from trainer.batch import StepBatches
 from trainer.checkpoint import check_continues, save_checkpoint
+from trainer.compiling import LossSums, compile_step, hold_gradients, holds_gradients
 from trainer.config import TrainOptions
 from trainer.data import TrainingData
 from trainer.distributed import World
 from trainer.evaluate import evaluate
 from trainer.export import export_model
 from trainer.loader import Loader
-from trainer.metrics import load_metrics
+from trainer.metrics import load_metrics, pretraining_sums
 from trainer.model import build_model
 from trainer.optimizer import clip_by_global_norm, load_optimizer_state, make_optimizer
 from trainer.phases import begin_from
@@ -115,8 +116,12 @@ def train(
             "all machines share"
         )
     model: nn.Module = bare_model
+    loss_sums: LossSums = pretraining_sums
+    holds = options.compile and holds_gradients(options.compile_mode)
     if options.compile:
-        bare_model.compile(dynamic=True)  # in place, so that the names of the parameters stay
+        loss_sums = compile_step(bare_model, mode=options.compile_mode)
+    if holds:
+        hold_gradients(bare_model)
     if world.size > 1:
         model = DistributedDataParallel(bare_model, gradient_as_bucket_view=True)
     autocast = autocast_for(options, device=world.device)
@@ -176,10 +181,11 @@ def train(
                 world=world,
                 seed=hash64_int(dropout_key, step),
                 autocast=autocast,
+                loss_sums=loss_sums,
             )
             grad_norm = clip_by_global_norm(bare_model.parameters(), options.max_grad_norm)
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=not holds)
 
             step += 1
             is_last = step == options.max_steps

@@ -1,4 +1,5 @@
 import copy
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 
 from bertdata.data_set import DataSet
 from bertdata.errors import TrainingError
-from tests.trainer.oracle import one_batch, slow_samples, unpack
-from trainer.batch import IGNORED, Batch, Cutting, StepBatches, _find_cuts, cut_step
+from tests.trainer.oracle import one_batch, slow_samples, unpack, unpack_step
+from trainer.batch import IGNORED, Batch, Cutting, StepBatches, _find_cuts, cut_step, deal
 from trainer.config import ModelOptions
 from trainer.data import TrainingData
+from trainer.loader import Loader
 from trainer.metrics import pretraining_sums
 from trainer.model import build_model
 
@@ -110,9 +112,11 @@ def test_fixed_shapes_change_nothing_but_shapes(data_set: DataSet, model: torch.
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
     assert len(batch.token_ids) % multiple == 0
     assert batch.max_seqlen % multiple == 0 or batch.max_seqlen == 24  # the data set's longest
-    assert len(batch.mask_rows) == min(4 * len(numbers), len(batch.token_ids))
-    assert len(set(batch.mask_rows.tolist())) == len(batch.mask_rows)
+    by_share = math.ceil(0.15 * len(batch.token_ids) + len(numbers) / 2)
     (bare,) = cut(data_set, numbers).micro_batches
+    expected = max(min(4 * len(numbers), by_share, len(batch.token_ids)), len(bare.mask_rows))
+    assert len(batch.mask_rows) == expected
+    assert len(set(batch.mask_rows.tolist())) == len(batch.mask_rows)
     assert unpack(batch) == unpack(bare)
 
 
@@ -142,10 +146,78 @@ def test_fixed_shapes_of_a_share_without_samples(data_set: DataSet, model: torch
             assert parameter.grad is None or not parameter.grad.any()
 
 
-@pytest.mark.parametrize("change", [{"micro_batch_size": 0}, {"pad_to_multiple": 0}, {"max_padding": 0.0}])
+REFUSED = [
+    {"micro_batch_size": 0},
+    {"pad_to_multiple": 0},
+    {"max_padding": 0.0},
+    {"max_padding": 0.1, "is_dealt": True},
+]
+
+
+@pytest.mark.parametrize("change", REFUSED)
 def test_cutting_refuses_what_cannot_be(change: dict[str, float]) -> None:
-    with pytest.raises(TrainingError, match="it must be"):
+    with pytest.raises(TrainingError, match="it must be|leave one of the two out"):
         Cutting(**SIZES, **change)  # type: ignore[arg-type]
+
+
+@given(
+    shares=st.lists(st.lists(st.integers(2, 512), max_size=40), min_size=1, max_size=6),
+    micro_batch_size=st.none() | st.integers(1, 50),
+)
+def test_dealt_samples_come_once_and_make_equal_micro_batches(
+    shares: list[list[int]], micro_batch_size: int | None
+) -> None:
+    cutting = Cutting(micro_batch_size=micro_batch_size, is_dealt=True, **SIZES)
+    lengths = np.concatenate([np.sort(np.array(share, dtype=np.int64))[::-1] for share in shares])
+    counts = np.array([len(share) for share in shares])
+    order = deal(counts, cutting=cutting)
+    order = np.arange(len(lengths)) if order is None else order
+    assert sorted(order.tolist()) == list(range(len(lengths)))
+    for start, stop in pairwise([0, *np.cumsum(counts).tolist()]):
+        assert sorted(order[start:stop].tolist()) == list(range(start, stop))  # of its own share
+        dealt = lengths[order[start:stop]]
+        groups = [dealt[first:last] for first, last in pairwise(_find_cuts(dealt, cutting=cutting))]
+        assert len(groups) == -(-len(dealt) // (micro_batch_size or 300))
+        assert sum(len(group) for group in groups) == len(dealt)
+        if groups:
+            assert max(len(group) for group in groups) - min(len(group) for group in groups) <= 1
+            assert all(group[0] == group.max() for group in groups)  # which is taken for S
+            # Each round of dealing differs by no more than from the first to the last card, and these follow each other.
+            sums = [int(group.sum()) for group in groups]
+            assert max(sums) - min(sums) <= dealt.max()
+
+
+def test_dealt_share_has_the_gradient_of_one_that_is_cut(data_set: DataSet, model: torch.nn.Module) -> None:
+    data = TrainingData(data_sets=(data_set,))
+    plan, reader = data.make_plan(data.initial_state(seed=0, batch_size=64)), data.open_split("train")
+    gradients, samples, tokens = [], [], []
+    for options in ({}, {"is_dealt": True}, {"is_dealt": True, "pad_to_multiple": 64}):
+        cutting = data.make_cutting(micro_batch_size=24, **options)  # type: ignore[arg-type]
+        steps = list(Loader(plan, reader, rank=0, world_size=1, cutting=cutting).steps(3, 7))
+        model.zero_grad()
+        for batch in steps[0].micro_batches:
+            mlm_loss, nsp_loss, _ = pretraining_sums(model(batch), batch)
+            (mlm_loss + nsp_loss).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+        samples.append([unpack_step(step) for step in steps])
+        tokens.append([int(batch.cu_seqlens[batch.num_samples]) for step in steps for batch in step.micro_batches])
+    assert samples[0] == samples[1] == samples[2]
+    assert max(tokens[0]) > 1.5 * min(tokens[0])
+    assert max(tokens[1]) < 1.2 * min(tokens[1])
+    for other in gradients[1:]:
+        for one, two in zip(gradients[0], other, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-10)
+
+
+def test_dealt_micro_batches_with_fixed_shapes_have_few_shapes(data_set: DataSet) -> None:
+    data = TrainingData(data_sets=(data_set,))
+    plan, reader = data.make_plan(data.initial_state(seed=0, batch_size=64)), data.open_split("train")
+    found = []
+    for options in ({"pad_to_multiple": 32}, {"pad_to_multiple": 32, "is_dealt": True}):
+        cutting = data.make_cutting(micro_batch_size=16, **options)  # type: ignore[arg-type]
+        steps = Loader(plan, reader, rank=0, world_size=1, cutting=cutting).steps(0, 40)
+        found.append({tuple(shapes(batch)) for step in steps for batch in step.micro_batches})
+    assert len(found[1]) < 4 < len(found[0])
 
 
 @pytest.mark.slow

@@ -9,21 +9,26 @@ from bertdata.data_set import DataSet
 from bertdata.errors import TrainingError
 from trainer.config import MODEL_SIZES, ModelOptions, TrainOptions, load_model_options
 from trainer.data import TrainingData
-from trainer.defaults import Request, choose_options
+from trainer.defaults import Choice, Request
+from trainer.defaults import choose as choose_for
 
 
-def choose(
+def choose(*arguments: Any, **options: Any) -> TrainOptions:
+    return choice(*arguments, **options).options
+
+
+def choice(
     data_set: DataSet,
     *,
     device_type: str = "cpu",
     world_size: int = 1,
     before: dict[str, Any] | None = None,
     **given: Any,
-) -> TrainOptions:
+) -> Choice:
     request_fields = {name: given.pop(name, None) for name in ("size", "config", "epochs", "hidden_dropout")}
     request = Request(out="run", settings=given, **request_fields)
     data = TrainingData(data_sets=(data_set,))
-    return choose_options(request, data=data, device_type=device_type, world_size=world_size, before=before)
+    return choose_for(request, data=data, device_type=device_type, world_size=world_size, before=before)
 
 
 def test_defaults_follow_the_data_set(data_set: DataSet) -> None:
@@ -67,6 +72,37 @@ def test_continued_run_keeps_what_is_not_given(data_set: DataSet) -> None:
     on_gpu = choose(data_set, before=first.to_json(), device_type="cuda")
     assert (on_gpu.model, on_gpu.batch_size, on_gpu.max_steps) == (first.model, 32, 90)
     assert choose(data_set, before=first.to_json(), max_steps=200).warmup_steps == 20
+
+
+def test_value_comes_from_the_first_that_has_one(data_set: DataSet) -> None:
+    first = choice(data_set, preset="bert-base", learning_rate=3e-4, max_steps=7)
+    options, origins = first.options, first.origins
+    assert (options.learning_rate, options.warmup_steps, options.batch_size) == (3e-4, 10_000, 256)
+    assert options.model.num_hidden_layers == 12
+    assert set(origins) == set(options.to_json())
+    assert [origins[name] for name in ("learning_rate", "max_steps")] == ["given", "given"]
+    assert [origins[name] for name in ("model", "warmup_steps", "batch_size", "phase")] == ["preset"] * 4
+    assert [origins[name] for name in ("micro_batch_size", "seed", "precision", "eval_every")] == ["default"] * 4
+
+    again = choice(data_set, preset="bert-base", before=options.to_json(), weight_decay=0.5)
+    assert again.options == TrainOptions.from_json(options.to_json() | {"weight_decay": 0.5})
+    assert [again.origins[name] for name in ("learning_rate", "warmup_steps")] == ["checkpoint"] * 2
+    assert again.origins["weight_decay"] == "given"
+    assert choice(data_set, size="tiny", preset="bert-base").origins["model"] == "given"
+    assert choice(data_set, epochs=2).origins["max_steps"] == "given"
+
+
+def test_preset_may_be_shortened(data_set: DataSet) -> None:
+    options = choose(data_set, preset="mosaicbert-base", max_steps=70, schedule_steps=70, warmup_steps=4)
+    assert (options.schedule_steps, options.decay_to, options.adam_beta2) == (70, 0.02, 0.98)
+
+
+def test_lamb_gets_the_rate_of_its_paper(data_set: DataSet) -> None:
+    options = choose(data_set, size="large", optimizer="lamb", batch_size=512)
+    assert options.learning_rate == pytest.approx(6.25e-4, rel=0.01)
+    assert choose(data_set, size="large", optimizer="lamb", batch_size=32_768).learning_rate == pytest.approx(
+        5e-3, rel=0.01
+    )
 
 
 def test_next_sentence_follows_the_shards(new_data_set: Callable[..., DataSet]) -> None:
@@ -149,6 +185,14 @@ def test_sizes_are_the_published_ones() -> None:
         {"warmup_steps": 99, "max_steps": 9},
         {"seed": -1},
         {"weight_decay": -0.1},
+        {"max_grad_norm": -1.0},
+        {"adam_beta2": 1.0},
+        {"adam_epsilon": 0.0},
+        {"decay_power": 0.0},
+        {"decay_to": 1.5},
+        {"schedule_start": -1},
+        {"schedule_steps": 3, "max_steps": 4},
+        {"schedule_steps": 9, "max_steps": 4, "schedule_start": 6},
     ],
 )
 def test_options_that_cannot_be_are_refused(data_set: DataSet, change: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ def batch_of(lengths: list[int], *, predictions: int) -> Batch:
         mask_rows=torch.from_numpy(rows),
         mask_labels=torch.full((len(rows),), 9),
         next_sentence_labels=torch.zeros(len(lengths), dtype=torch.int64),
+        label_forced=torch.zeros(len(lengths), dtype=torch.bool),
         sample_ids=torch.arange(len(lengths)),
     )
 

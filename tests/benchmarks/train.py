@@ -1,0 +1,237 @@
+"""How fast a CPU trains, against a plain loop over transformers: `python -m tests.benchmarks.train`.
+
+Useful tokens per second, padding not counted, of our trainer's own step and of `tests.benchmarks.train_peers`: the same
+global batches of the same shards, the same weights, optimizer, hidden dropout and threads, no dropout of attention
+weights in both; what transformers' own default of 0.1 costs it is a row of its own. The ways take each step in turn, and
+the median of the ratios step by step is what counts: a slow minute of the machine is everyone's. Peak memory is that of
+a process that takes a step or two in one way and does nothing else.
+
+The samples are English Wikipedia articles where a dump lies beside the project or is given, else made-up text.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import nn
+
+from bertdata.data_set import open_data_set
+from tests.benchmarks.bench import given_vocabulary, verdict
+from tests.benchmarks.corpora import DUMP
+from tests.benchmarks.texts import load_corpus, write_documents
+from tests.benchmarks.train_peers import TransformersWay, hf_model, padded_batches
+from trainer.batch import Cutting
+from trainer.config import MODEL_SIZES, ModelOptions, TrainOptions
+from trainer.data import TrainingData
+from trainer.distributed import World
+from trainer.export import hf_weights
+from trainer.loader import Loader
+from trainer.model import build_model
+from trainer.optimizer import make_optimizer
+from trainer.step import autocast_for, backward, cutting_for
+
+OURS, THEIRS, THEIR_DEFAULT = "ours", "transformers", "transformers, attention dropout 0.1"
+GOALS = {128: 1.5, 512: 2.0}
+SAMPLES = {128: 64, 512: 16}  # of a global batch
+
+Step = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is measured: a precision and the samples of one length."""
+
+    folder: Path
+    model: str
+    precision: Any
+    batch_size: int
+    micro_batch_size: int | None
+    num_threads: int
+
+    @property
+    def data(self) -> TrainingData:
+        return TrainingData(data_sets=(open_data_set(self.folder),))
+
+    def options(self) -> TrainOptions:
+        """Returns the options of our run, with its own choice where no micro-batch size is given."""
+        return TrainOptions(
+            out="",
+            model=ModelOptions.of_size(self.model, vocab_size=self.data.tokenizer.vocab_size),
+            batch_size=self.batch_size,
+            micro_batch_size=min(self.batch_size, 128),
+            max_steps=1 << 20,
+            learning_rate=1e-4,
+            warmup_steps=0,
+            precision=self.precision,
+        )
+
+    def loader(self, cutting: Cutting) -> Loader:
+        """Returns what delivers global batches, the same ones however they are cut."""
+        data = self.data
+        plan = data.make_plan(data.initial_state(seed=0, batch_size=self.batch_size))
+        return Loader(plan, data.open_split("train"), rank=0, world_size=1, cutting=cutting)
+
+    def open(self, way: str) -> Step:
+        """Returns what takes step after step in a way."""
+        torch.set_num_threads(self.num_threads)
+        return self._open_ours() if way == OURS else self._open_theirs(0.0 if way == THEIRS else 0.1)
+
+    def _open_ours(self) -> Step:
+        options, world = self.options(), World(rank=0, size=1, device=torch.device("cpu"))
+        model = build_model(options.model)
+        optimizer = make_optimizer(model, options)
+        steps = self.loader(cutting_for(self.data, options, device=world.device)).steps(0)
+        autocast = autocast_for(options, device=world.device)
+
+        def step(number: int) -> None:
+            batches = next(steps)
+            backward(
+                model,
+                batches.micro_batches,
+                num_predictions=batches.num_predictions,
+                num_samples=batches.num_samples,
+                world=world,
+                seed=number,
+                autocast=autocast,
+            )
+            nn.utils.clip_grad_norm_(model.parameters(), options.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        return step
+
+    def _open_theirs(self, attention_dropout: float) -> Step:
+        options, data = self.options().model, self.data
+        model = hf_model(options, weights=hf_weights(build_model(options)), attention_dropout=attention_dropout)
+        way = TransformersWay(model, bf16=self.precision == "bf16")
+        steps = self.loader(data.make_cutting()).steps(0)  # one micro-batch of all samples
+
+        def step(number: int) -> None:
+            (whole,) = next(steps).micro_batches
+            pad_token_id = data.tokenizer.roles["pad"]
+            size = self.micro_batch_size or self.batch_size
+            way.step(list(padded_batches(whole, micro_batch_size=size, pad_token_id=pad_token_id, seed=number)))
+
+        return step
+
+    def num_tokens(self) -> Iterator[int]:
+        """Yields the tokens of each global batch."""
+        return (batches.num_tokens for batches in self.loader(self.data.make_cutting()).steps(0))
+
+
+def _build(folder: Path, *, source: Path | None, megabytes: float) -> None:
+    """Builds both data sets, unless the folder has them already."""
+    if all((folder / str(length) / "manifest.json").exists() for length in GOALS):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    source = source or (DUMP if DUMP.exists() else None)
+    if source is None:
+        source = folder / "text.jsonl"
+        corpus = load_corpus("english", path=None, megabytes=megabytes, peer_megabytes=0.01, folder=folder)
+        write_documents(corpus.documents, source)
+    command = [sys.executable, "-m", "bertdata", "build", "--input", str(source), "--out", str(folder), "--overwrite"]
+    command += ["--max-seq-length", ",".join(map(str, GOALS)), "--num-mask-sets", "1", *given_vocabulary()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise click.ClickException(f"the build of {source} ended with {done.returncode}:\n{done.stderr}")
+
+
+def _peak_memory(setting: Setting, way: str) -> float:
+    """Returns the most MB that a process takes which only trains in one way."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_train_alone, (setting, way))
+
+
+def _train_alone(setting: Setting, way: str) -> float:
+    step = setting.open(way)
+    for number in range(2):  # in the second one there are moments of the optimizer
+        step(number)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
+
+
+def _measure(setting: Setting, *, max_seq_length: int, num_steps: int) -> None:
+    memory = {way: _peak_memory(setting, way) for way in (OURS, THEIRS, THEIR_DEFAULT)}
+    ways = {way: setting.open(way) for way in memory}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    tokens = [next_tokens for next_tokens, _ in zip(setting.num_tokens(), range(num_steps + 1), strict=False)]
+    for number in range(num_steps + 1):
+        for way, step in ways.items():
+            start = time.perf_counter()
+            step(number)
+            seconds[way].append(time.perf_counter() - start)
+    click.echo(
+        f"\nL = {max_seq_length}, {setting.model}, {setting.precision}, {setting.num_threads} threads: batches of "
+        f"{setting.batch_size} samples, {sum(tokens) / len(tokens) / setting.batch_size:.0f} tokens each"
+    )
+    click.echo(f"{'':<38} {'tokens/s':>9} {'peak MB':>9} {'ours':>9} {'from':>6} {'to':>6}   {'to reach':>8}")
+    for way in ways:
+        rate = statistics.median(n / taken for n, taken in list(zip(tokens, seconds[way], strict=True))[1:])
+        row = f"{way:<38} {rate:>9,.0f} {memory[way]:>9,.0f}"
+        if way != OURS:
+            # The first step of each is not counted: it makes the optimizer's moments and asks for memory.
+            ratios = [theirs / ours for theirs, ours in zip(seconds[way], seconds[OURS], strict=True)][1:]
+            ratio = statistics.median(ratios)
+            row += f" {ratio:>7.2f} x {min(ratios):>6.2f} {max(ratios):>6.2f}"
+            if way == THEIRS:
+                goal = GOALS[max_seq_length]
+                row += f"   {goal:>6} x {verdict(ratio >= goal)}"
+        click.echo(row)
+
+
+@click.command(help=__doc__)
+@click.option("--model", type=click.Choice(list(MODEL_SIZES)), default="base", show_default=True, help="Size.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), multiple=True, help="Default: both.")
+@click.option("--length", type=click.Choice(["128", "512"]), multiple=True, help="An L to measure; default: both.")
+@click.option("--batch-size", type=int, help="Samples of a global batch; default: 64 at 128, 16 at 512.")
+@click.option("--micro-batch-size", type=int, help="Samples that transformers computes at a time; default: all.")
+@click.option("--steps", default=5, show_default=True, help="Steps of each way; the median ratio is printed.")
+@click.option("--threads", default=os.cpu_count() or 1, show_default="all cores", help="Threads of each way.")
+@click.option("--input", "source", type=click.Path(exists=True, path_type=Path), help="Dump or text to build from.")
+@click.option("--megabytes", default=6.0, show_default=True, help="MB of text where it is made up.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Folder that keeps the data sets for the next time.")
+def main(
+    model: str,
+    precision: tuple[str, ...],
+    length: tuple[str, ...],
+    batch_size: int | None,
+    micro_batch_size: int | None,
+    steps: int,
+    threads: int,
+    source: Path | None,
+    megabytes: float,
+    keep: Path | None,
+) -> None:
+    """Measures everything and prints a table for each length and precision."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for the processes that measure memory
+    with tempfile.TemporaryDirectory() as name:
+        folder = keep or Path(name) / "data"
+        _build(folder, source=source, megabytes=megabytes)
+        for max_seq_length in map(int, length or map(str, GOALS)):
+            for one in precision or ("fp32", "bf16"):
+                setting = Setting(
+                    folder=folder / str(max_seq_length),
+                    model=model,
+                    precision=one,
+                    batch_size=batch_size or SAMPLES[max_seq_length],
+                    micro_batch_size=micro_batch_size,
+                    num_threads=threads,
+                )
+                _measure(setting, max_seq_length=max_seq_length, num_steps=steps)
+
+
+if __name__ == "__main__":
+    main()
