@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from tokenizers import Tokenizer
 
 from bertdata import plots
 from bertdata.data_set import DataSet
-from bertdata.errors import OutputError
-from bertdata.files import write_atomically
+from bertdata.page import render_page, write_page
 from bertdata.painting import LABELS
 from bertdata.report_funnel import make_funnels
 from bertdata.report_numbers import RARE, Numbers, report_numbers
@@ -48,12 +45,7 @@ def write_report(data_set: DataSet, out: Path, *, num_samples: int) -> None:
         ShardError: Statistics or the first blocks cannot be read.
         OutputError: The file cannot be written.
     """
-    page = make_page(data_set, num_samples=num_samples)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, page.encode())
-    except OSError as error:
-        raise OutputError(f"--out {out} cannot be written to: {error.strerror}") from error
+    write_page(make_page(data_set, num_samples=num_samples), out)
 
 
 def make_page(data_set: DataSet, *, num_samples: int) -> str:
@@ -67,13 +59,9 @@ def make_page(data_set: DataSet, *, num_samples: int) -> str:
     numbers = report_numbers(data_set, data_set.load_statistics())
     tokenizer = load_tokenizer(data_set.folder / "tokenizer.json")
     mode = manifest.options["pairs"]["next_sentence"]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"count": _format_count, "short": _format_short}
-    environment.filters |= {"percent": _format_percent, "bytes": _format_bytes}
-    template = environment.from_string(_resource("report.html.jinja"))
-    return template.render(
+    return render_page(
+        "bertdata/report.html.jinja",
         name=data_set.folder.resolve().name,
-        style=Markup(_resource("report.css")),
         manifest=manifest,
         n=numbers,
         scalars={name: value for name, value in numbers.items() if not isinstance(value, list)},
@@ -91,42 +79,6 @@ def make_page(data_set: DataSet, *, num_samples: int) -> str:
         unused_tokens=[str(tokenizer.id_to_token(token)) for token in _list(numbers, "shards.unused_tokens")],
         options=_option_rows(manifest.options),
     )
-
-
-def _resource(name: str) -> str:
-    return resources.files("bertdata").joinpath(name).read_text(encoding="utf-8")
-
-
-def _format_count(value: float) -> str:
-    """Returns a number for reading: 12,345 or 12.3."""
-    if isinstance(value, int) or value == round(value):
-        return f"{value:,.0f}"
-    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}"
-
-
-def _format_short(value: int) -> str:
-    """Returns a number for a headline: 9,999,999 or 12.3 M."""
-    for unit, name in ((10**12, "tn"), (10**9, "bn"), (10**6, "M")):
-        if value >= max(unit, 10**7):
-            return f"{value / unit:.3g} {name}"
-    return _format_count(value)
-
-
-def _format_percent(value: float, digits: int = 1) -> str:
-    """Returns a share; one that is not 0 or 1 is never shown as if it were."""
-    text = f"{value:.{digits}%}"
-    least = 10.0 ** -(digits + 2)
-    if 0 < value < least / 2:
-        return f"<{least:.{digits}%}"
-    if 1 - least / 2 < value < 1:
-        return f">{1 - least:.{digits}%}"
-    return text
-
-
-def _format_bytes(value: float) -> str:
-    power = next(power for power in range(5) if value < 1024 ** (power + 1) or power == 4)
-    digits = 1 if power else 0
-    return f"{value / 1024**power:,.{digits}f} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
 def _list(numbers: Numbers, name: str) -> list[Any]:

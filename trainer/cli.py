@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import sys
@@ -15,6 +16,7 @@ from bertdata.errors import BertDataError
 from bertdata.parameters import Size, repeat_option
 from trainer.config import MODEL_SIZES
 from trainer.recipe_options import recipe_options
+from trainer.report_cli import report
 
 __all__ = ["main"]
 
@@ -22,14 +24,38 @@ _AT_LEAST_ONE = click.IntRange(min=1)
 _AT_LEAST_ZERO = click.IntRange(min=0)
 
 
-class _TrainCommand(click.Command):
-    """A command whose --shards takes any number of places."""
+class _TrainCommand(click.Group):
+    """A command that trains, unless its first word is the name of another one; --shards takes any number of places."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if not args or args[0].startswith("-"):
+            return super().make_context(info_name, args, parent, **extra)
+        if (command := self.commands.get(args[0])) is None:
+            nearest = difflib.get_close_matches(args[0], self.commands, n=1, cutoff=0.5)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"the commands are {', '.join(self.commands)}."
+            context = click.Context(self, info_name=info_name, parent=parent)
+            raise click.UsageError(f"{args[0]!r} is no command; {hint} To train, begin with --shards.", context)
+        return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, repeat_option(args, "--shards"))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
+        except BertDataError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
 
-@click.command(cls=_TrainCommand, context_settings={"show_default": True, "max_content_width": 100})
+
+@click.group(
+    cls=_TrainCommand,
+    invoke_without_command=True,
+    subcommand_metavar="",
+    context_settings={"show_default": True, "max_content_width": 100},
+)
 @click.option(
     "--shards",
     multiple=True,
@@ -156,17 +182,16 @@ def main(*, shards: tuple[str, ...], out: str, eval_only: bool, compile_model: b
 
     With no option but --shards, device, model, batch, rate and length are chosen and printed. The same command
     continues a run that was stopped; torchrun starts it on several GPUs. The run's folder gets metrics.jsonl,
-    checkpoints, and at the end hf/, which transformers loads.
+    checkpoints, and at the end hf/, which transformers loads. `bert-train report` shows it.
     """
     for first, second in (("size", "config"), ("epochs", "max_steps")):
         if options[first] is not None and options[second] is not None:
             names = ["--" + name.replace("size", "model").replace("_", "-") for name in (first, second)]
             raise click.UsageError(f"{names[0]} and {names[1]} exclude each other; give one of them.")
-    try:
-        _run(shards=shards, out=out, eval_only=eval_only, settings=options | {"compile": compile_model})
-    except BertDataError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+    _run(shards=shards, out=out, eval_only=eval_only, settings=options | {"compile": compile_model})
+
+
+main.add_command(report)
 
 
 def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[str, Any]) -> None:
@@ -208,4 +233,4 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
             run=find_run(settings["init"]) if settings["init"] and not checkpoint else None,
         )
         announce(data, choice, device=str(world.device), num_processes=world.size)
-        train(data, choice.options, world=world, checkpoint=checkpoint, echo=click.echo)
+        train(data, choice.options, world=world, checkpoint=checkpoint, origins=choice.origins, echo=click.echo)

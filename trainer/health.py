@@ -56,7 +56,7 @@ class Health:
         Returns:
             What should be said now: usually nothing.
         """
-        if row["kind"] == "eval":
+        if row["kind"] == "eval" and "mlm_loss" in row:
             self._evaluations.append(row)
             return self._look() if self._points else []
         if row["kind"] == "train":

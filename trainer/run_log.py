@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from trainer.config import TrainOptions
 from trainer.data import TrainingData
 from trainer.display import Display
 from trainer.distributed import World
-from trainer.flops import peak_of, training_flops
+from trainer.flops import peak_of
 from trainer.health import Health
-from trainer.metrics import SUMS, WORK, MetricsFile, count_work, load_metrics, means
+from trainer.metrics import MetricsFile, load_metrics, means
 from trainer.reader import BlockReader
+from trainer.run_facts import write_end, write_start
+from trainer.sums import RunSums
 from trainer.tensorboard import TensorBoard, check_tensorboard
 from trainer.timing import Clock, Work, remaining_pauses, speed_of
 
@@ -55,9 +57,11 @@ class RunLog:
         first_step: Steps done before.
         sums: Of a checkpoint, from `saved_sums`; None for a new run.
         echo: Takes the lines of the table of epochs, each when its epoch has ended; None for no table.
+        origins: Where options come from, by name, for `run.json`.
 
     Raises:
         TrainingError: TensorBoard is asked for and not installed.
+        OutputError: A file of the run cannot be written.
     """
 
     def __init__(
@@ -71,21 +75,16 @@ class RunLog:
         first_step: int,
         sums: dict[str, Tensor] | None = None,
         echo: Callable[[str], None] | None = None,
+        origins: Mapping[str, str] | None = None,
     ) -> None:
         if options.tensorboard:
             check_tensorboard()  # in every process, so that none is left waiting for one that has ended
         self._options, self._world, self._reader = options, world, reader
         self._num_samples = num_samples
-        self._pads_attention, self._peak = _device_facts(options, world.device)
-        self._interval_sums = torch.zeros(len(SUMS), dtype=torch.float64, device=world.device)
-        self._epoch_sums = torch.zeros_like(self._interval_sums)
-        self._interval_work = np.zeros(len(WORK))
-        if sums is not None and world.is_main:  # saved sums are those of all processes together
-            self._interval_sums += sums["interval_sums"].to(world.device)
-            self._epoch_sums += sums["epoch_sums"].to(world.device)
-            self._interval_work += sums["interval_work"].numpy()
+        self._first_step = self._step = first_step
+        pads_attention, self._peak = _device_facts(options, world.device)
+        self._sums = RunSums(world, pads_attention=pads_attention, saved=sums)
         self._grad_norm = torch.zeros((), device=world.device)
-        self._seconds_waited = 0.0
         self._last_loss: tuple[int, float] | None = None
         self._sinks: list[MetricsFile | TensorBoard] = []
         self._display: Display | None = None
@@ -93,10 +92,22 @@ class RunLog:
             folder = Path(options.out)
             self._sinks.append(MetricsFile(folder / "metrics.jsonl", last_step=first_step))
             rows = load_metrics(folder / "metrics.jsonl")
+            losses = [(row["step"], row["loss"]) for row in rows if row["kind"] == "train"]
+            self._last_loss = losses[-1] if losses else None
             self._health = Health.of(options, data=data)
             self._health.replay(rows)
             if first_step == 0 and options.init is None:
                 _log.info("%s", self._health.expectation.describe())
+            if first_step < options.max_steps:
+                write_start(
+                    options,
+                    data=data,
+                    device=world.device,
+                    num_processes=world.size,
+                    first_step=first_step,
+                    origins=origins or {},
+                    word_entropy=self._health.expectation.entropy,
+                )
             if options.tensorboard:
                 self._sinks.append(TensorBoard(folder / "tensorboard", last_step=first_step, rows=rows))
             self._display = Display(
@@ -132,11 +143,9 @@ class RunLog:
         Raises:
             TrainingError: A loss or gradient is not finite.
         """
-        self._interval_sums += sums
-        self._epoch_sums += sums
-        self._interval_work += count_work(batches.micro_batches, pads_attention=self._pads_attention)
+        self._step = step
+        self._sums.add(sums, batches, seconds_waited=seconds_waited)
         self._grad_norm = grad_norm
-        self._seconds_waited += seconds_waited
         if self._display is not None:
             self._display.advance()
         is_last = step == self._options.max_steps
@@ -145,8 +154,7 @@ class RunLog:
         if self.ends_epoch(step) or is_last:
             done = self._epoch(step)
             row = {"kind": "epoch", "step": step, "epoch": int(done) if self.ends_epoch(step) else done}
-            self._write(row | means(self._world.sum(self._epoch_sums), next_sentence=self._options.next_sentence))
-            self._epoch_sums.zero_()
+            self._write(row | means(self._sums.read_epoch(), next_sentence=self._options.next_sentence))
 
     def ends_epoch(self, step: int) -> bool:
         """Returns whether the last sample of an epoch was in the last of so many steps."""
@@ -175,11 +183,7 @@ class RunLog:
         Raises:
             TrainingError: A loss or gradient is not finite.
         """
-        sums = {
-            "interval_sums": self._world.sum(self._interval_sums).cpu(),
-            "epoch_sums": self._world.sum(self._epoch_sums).cpu(),
-            "interval_work": self._world.sum(torch.from_numpy(self._interval_work.copy())),
-        }
+        sums = self._sums.saved()
         self._check_finite(sums["interval_sums"], step=step)
         for sink in self._sinks:
             sink.sync()  # first, so that no power loss leaves a checkpoint whose rows are gone
@@ -188,49 +192,40 @@ class RunLog:
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self._display is not None:
             self._display.close()
         for sink in self._sinks:
             sink.close()
+        if self._world.is_main and error is None and self._step > self._first_step:
+            is_finished = self._step == self._options.max_steps
+            write_end(Path(self._options.out), step=self._step, is_finished=is_finished)
 
     def _epoch(self, step: int) -> float:
         return step * self._options.batch_size / self._num_samples
 
     def _write_interval(self, step: int, *, learning_rate: float) -> None:
-        world, options = self._world, self._options
-        waits = np.zeros(world.size)
-        waits[world.rank] = self._seconds_waited
-        on_cpu = torch.from_numpy(np.concatenate([self._interval_work, waits]))
-        joined = world.sum(torch.cat([self._interval_sums, on_cpu.to(world.device)])).cpu()  # waits for the device
-        interval = self._clock.end_interval(step)
-        sums, work = joined[: len(SUMS)], joined[len(SUMS) : len(SUMS) + len(WORK)].tolist()
-        self._check_finite(sums, step=step)
-
+        options = self._options
+        interval = self._sums.read_interval()  # waits for the device, so that the lap ends with its work
+        lap = self._clock.end_interval(step)
+        self._check_finite(interval.sums, step=step)
         row: dict[str, Any] = {"kind": "train", "step": step, "epoch": self._epoch(step)}
         if options.skip_bad_blocks:
-            row |= count_bad(self._reader, world=world)
-        row |= means(sums, next_sentence=options.next_sentence)
+            row |= count_bad(self._reader, world=self._world)
+        row |= means(interval.sums, next_sentence=options.next_sentence)
         row |= {"learning_rate": learning_rate, "grad_norm": float(self._grad_norm)}
         self._last_loss = (step, row["loss"])
-        num_tokens, num_predictions = (float(sums[SUMS.index(name)]) for name in ("num_tokens", "num_predictions"))
-        squared_lengths, computed_tokens = work
-        flops = training_flops(
-            options.model, num_tokens=num_tokens, squared_lengths=squared_lengths, num_predictions=num_predictions
+        work = Work(
+            num_samples=lap.num_steps * options.batch_size,
+            num_tokens=interval.num_tokens,
+            computed_tokens=interval.computed_tokens,
+            flops=interval.flops(options.model),
         )
-        num_samples = interval.num_steps * options.batch_size
         row |= speed_of(
-            Work(num_samples, num_tokens, computed_tokens, flops),
-            interval,
-            seconds_waited=float(joined[len(SUMS) + len(WORK) :].max()),
-            num_devices=world.size,
-            peak=self._peak,
+            work, lap, seconds_waited=interval.seconds_waited, num_devices=self._world.size, peak=self._peak
         )
         row["eta_seconds"] = self._seconds_left(step)
         self._write(row)
-        self._interval_sums.zero_()
-        self._interval_work[:] = 0
-        self._seconds_waited = 0.0
 
     def _seconds_left(self, step: int) -> float | None:
         options = self._options

@@ -6,7 +6,7 @@ step epoch   loss    MLM   acc    NSP   acc    rate  grad  seq/s  tok/s  pad wai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,12 +124,24 @@ class TrainLines:
 
 
 def describe_evaluation(row: Row) -> str:
-    """Returns a row of kind "eval" as a line of text."""
-    mlm = f"MLM {row['mlm_loss']:.3f}, {row['mlm_accuracy']:.1%} right"
-    if "mlm_baseline" in row:
-        mlm += f" ({row['mlm_baseline']:.1%} by the most frequent word alone)"
-    nsp = f"; NSP {row['nsp_loss']:.3f}, {row['nsp_accuracy']:.1%} right" if "nsp_loss" in row else ""
-    return f"held out, step {row['step']}: {mlm}{nsp}; {row['num_samples']:,} samples"
+    """Returns a row of kind "eval" as a line of text; what it does not have is left out."""
+    mlm = _with_details(
+        f"MLM {row['mlm_loss']:.3f}, {row['mlm_accuracy']:.1%} right" if "mlm_loss" in row else "",
+        row,
+        {"mlm_baseline": "by the most frequent word alone"},
+    )
+    nsp = _with_details(
+        f"NSP {row['nsp_loss']:.3f}, {row['nsp_accuracy']:.1%} right" if "nsp_loss" in row else "",
+        row,
+        {"nsp_accuracy_by_lengths": "by the lengths alone"},
+    )
+    samples = f"{row['num_samples']:,} samples"
+    return f"held out, step {row['step']}: {'; '.join(filter(None, (mlm, nsp, samples)))}"
+
+
+def _with_details(text: str, row: Row, details: Mapping[str, str]) -> str:
+    found = [f"{row[name]:.1%} {words}" for name, words in details.items() if row.get(name) is not None]
+    return f"{text} ({', '.join(found)})" if text and found else text
 
 
 def epoch_header() -> str:

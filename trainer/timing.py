@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
-__all__ = ["Clock", "Interval", "Work", "remaining_pauses", "speed_of"]
+__all__ = ["Clock", "Lap", "Work", "remaining_pauses", "speed_of"]
 
 _KEPT = 0.7
 """Weight that an interval loses with each one after it."""
 
 
-class Interval(NamedTuple):
+class Lap(NamedTuple):
     """The time between two rows, pauses left out.
 
     Attributes:
@@ -45,19 +45,17 @@ class Work(NamedTuple):
     flops: float
 
 
-def speed_of(
-    work: Work, interval: Interval, *, seconds_waited: float, num_devices: int, peak: float | None
-) -> dict[str, float]:
+def speed_of(work: Work, lap: Lap, *, seconds_waited: float, num_devices: int, peak: float | None) -> dict[str, float]:
     """Returns the speeds of an interval, under their names in `metrics.jsonl`.
 
     Args:
         work: What was done.
-        interval: How long it took.
+        lap: How long it took.
         seconds_waited: Waited for data in it, by the process that waited most; the others wait for that one.
         num_devices: Processes, of a device each.
         peak: FLOP/s of a device; None where it is not known.
     """
-    seconds = interval.seconds
+    seconds = lap.seconds
     flops_per_second = work.flops / seconds / num_devices
     speed = {
         "padding": 1 - work.num_tokens / max(work.computed_tokens, 1.0),
@@ -96,17 +94,17 @@ class Clock:
             number, total = self._pauses.get(kind, (0, 0.0))
             self._pauses[kind] = (number + 1, total + seconds)
 
-    def end_interval(self, step: int) -> Interval:
+    def end_interval(self, step: int) -> Lap:
         """Returns the time since the last interval ended; the next one begins."""
         now = self._now()
-        interval = Interval(step - self._step, max(now - self._begun, 1e-9))
+        lap = Lap(step - self._step, max(now - self._begun, 1e-9))
         self._begun, self._step = now, step
         # The first one has what happens once: compiling, first reads, memory. It counts while there is no other.
         kept = 0.0 if self._num_intervals == 1 else _KEPT
-        self._recent_seconds = kept * self._recent_seconds + interval.seconds
-        self._recent_steps = kept * self._recent_steps + interval.num_steps
+        self._recent_seconds = kept * self._recent_seconds + lap.seconds
+        self._recent_steps = kept * self._recent_steps + lap.num_steps
         self._num_intervals += 1
-        return interval
+        return lap
 
     def seconds_left(self, *, num_steps: int, pauses: Mapping[str, int]) -> float | None:
         """Returns the remaining seconds; None before the first interval has ended.

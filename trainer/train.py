@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ def train(
     world: World,
     checkpoint: dict[str, Any] | None = None,
     echo: Callable[[str], None] | None = None,
+    origins: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Trains a model, or continues a run, to its last step or until a signal asks to stop.
 
@@ -63,6 +64,7 @@ def train(
         world: The processes.
         checkpoint: Where to continue, from `trainer.checkpoint.load_latest`; None to begin.
         echo: Takes the lines of the table of epochs, each when its epoch has ended; None for no table.
+        origins: Where options come from, by name, such as "given" or "default"; for the report.
 
     Returns:
         All rows of the run's `metrics.jsonl`; empty in processes other than the first.
@@ -142,6 +144,7 @@ def train(
         first_step=first_step,
         sums=checkpoint,
         echo=echo,
+        origins=origins,
     )
 
     def save(step: int) -> None:

@@ -10,11 +10,12 @@ from click.testing import CliRunner
 
 import bertdata
 from bertdata.cli import main
-from bertdata.report import _format_bytes, _format_percent, _format_short, make_page
+from bertdata.page import format_bytes, format_percent, format_short
+from bertdata.report import make_page
 from bertdata.report_numbers import report_numbers
 from bertdata.report_samples import iter_shown_samples
 from bertdata.wordpiece import load_tokenizer
-from tests.bertdata.pages import Page
+from tests.bertdata.pages import Page, check_is_alone, check_is_well_formed
 from tests.bertdata.report_builds import MODES, build_all_modes
 from tests.bertdata.small_builds import build, write_jsonl
 
@@ -36,37 +37,13 @@ def html(request, htmls):
     return htmls[request.param]
 
 
-def check_is_alone(html):
-    """Nothing runs, and nothing is asked of the network."""
-    page = Page(html)
-    assert not {"script", "iframe", "img", "link", "object", "embed", "base", "form", "image", "foreignobject"} & set(
-        page.tags()
-    )
-    assert "://" not in html
-    assert not re.search(r"@import|url\((?!#)|expression\(|javascript:", html)
-    assert all(link.startswith("#") for link in page.values_of("href", "src", "xlink:href", "action", "data"))
-    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
-    return page
-
-
 def test_page_needs_nothing_beside_it(html):
     check_is_alone(html)
 
 
 def test_page_is_well_formed(html):
-    page = Page(html)
-    identifiers = page.values_of("id")
-    assert len(identifiers) == len(set(identifiers))
-    targets = {link[1:] for link in page.values_of("href")} | set(re.findall(r"url\(#([^)]+)\)", html))
-    assert targets <= set(identifiers)
-    levels = [int(tag[1]) for tag in page.tags() if re.fullmatch("h[1-6]", tag)]
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    page = check_is_well_formed(html)
     assert page.tags().count("figure") == page.tags().count("figcaption") == page.tags().count("svg") >= 6
-    assert all(
-        attributes["role"] == "img" and attributes["aria-label"] for tag, attributes in page.elements if tag == "svg"
-    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -109,7 +86,7 @@ def test_page_shows_the_numbers(folders, htmls):
     [(3, "3"), (9_999_999, "9,999,999"), (10_000_000, "10 M"), (12_345_678, "12.3 M"), (4_560_000_000, "4.56 bn")],
 )
 def test_headlines_are_short(value, text):
-    assert _format_short(value) == text
+    assert format_short(value) == text
 
 
 @pytest.mark.parametrize(
@@ -117,14 +94,14 @@ def test_headlines_are_short(value, text):
     [(0, "0.0%"), (0.00049, "<0.1%"), (0.0006, "0.1%"), (0.5, "50.0%"), (0.9996, ">99.9%"), (1, "100.0%")],
 )
 def test_no_share_is_rounded_to_all_or_nothing(value, text):
-    assert _format_percent(value) == text
+    assert format_percent(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0, "0 bytes"), (1023, "1,023 bytes"), (1024, "1.0 KiB"), (5 * 2**50, "5,120.0 TiB")]
 )
 def test_sizes_have_units(value, text):
-    assert _format_bytes(value) == text
+    assert format_bytes(value) == text
 
 
 def test_number_of_samples_is_as_asked(html, page_with_warning):

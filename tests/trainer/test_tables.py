@@ -61,11 +61,12 @@ def test_numbers_and_times_are_short() -> None:
 def test_evaluation_is_a_sentence() -> None:
     row = {"kind": "eval", "step": 352, "mlm_loss": 5.1565, "mlm_accuracy": 0.173, "num_samples": 1321}
     assert describe_evaluation(row) == "held out, step 352: MLM 5.157, 17.3% right; 1,321 samples"
-    row |= {"mlm_baseline": 0.154, "nsp_loss": 0.6926, "nsp_accuracy": 0.515}
+    row |= {"mlm_baseline": 0.154, "nsp_loss": 0.6926, "nsp_accuracy": 0.515, "nsp_accuracy_by_lengths": 0.531}
     assert describe_evaluation(row) == (
         "held out, step 352: MLM 5.157, 17.3% right (15.4% by the most frequent word alone); "
-        "NSP 0.693, 51.5% right; 1,321 samples"
+        "NSP 0.693, 51.5% right (53.1% by the lengths alone); 1,321 samples"
     )
+    assert describe_evaluation({"kind": "eval", "step": 3, "num_samples": 2}) == "held out, step 3: 2 samples"
 
 
 def test_table_has_a_line_per_epoch_with_the_latest_evaluation() -> None:

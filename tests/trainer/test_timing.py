@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.timing import Clock, Interval, Work, remaining_pauses, speed_of
+from trainer.timing import Clock, Lap, Work, remaining_pauses, speed_of
 
 
 class FakeTime:
@@ -20,9 +20,9 @@ def test_pauses_do_not_count() -> None:
     with clock.pause("evaluation"):
         time.seconds += 50
     time.seconds += 4
-    assert clock.end_interval(50) == Interval(10, pytest.approx(7.0))
+    assert clock.end_interval(50) == Lap(10, pytest.approx(7.0))
     time.seconds += 2
-    assert clock.end_interval(52) == Interval(2, pytest.approx(2.0))
+    assert clock.end_interval(52) == Lap(2, pytest.approx(2.0))
 
 
 def test_pauses_do_not_count_when_they_fail() -> None:
@@ -75,7 +75,7 @@ def test_remaining_pauses_at_the_ends_of_epochs() -> None:
 
 def test_speed_is_per_second_and_device() -> None:
     work = Work(num_samples=40, num_tokens=900.0, computed_tokens=1000.0, flops=6e12)
-    speed = speed_of(work, Interval(10, 2.0), seconds_waited=0.5, num_devices=3, peak=4e12)
+    speed = speed_of(work, Lap(10, 2.0), seconds_waited=0.5, num_devices=3, peak=4e12)
     assert speed == {
         "padding": pytest.approx(0.1),
         "data_wait": 0.25,
@@ -84,4 +84,4 @@ def test_speed_is_per_second_and_device() -> None:
         "tflops_per_device": pytest.approx(1.0),
         "mfu": pytest.approx(0.25),
     }
-    assert "mfu" not in speed_of(work, Interval(10, 2.0), seconds_waited=0.0, num_devices=3, peak=None)
+    assert "mfu" not in speed_of(work, Lap(10, 2.0), seconds_waited=0.0, num_devices=3, peak=None)
