@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,13 @@ from bertdata.cache_options import CacheOptions
 from bertdata.errors import BertDataError
 from bertdata.parameters import Size, repeat_option
 from trainer.config import MODEL_SIZES
+from trainer.place import LAUNCHED, find_place
 from trainer.recipe_options import recipe_options
 from trainer.report_cli import report
 
 __all__ = ["main"]
+
+_log = logging.getLogger(__name__)
 
 _AT_LEAST_ONE = click.IntRange(min=1)
 _AT_LEAST_ZERO = click.IntRange(min=0)
@@ -40,6 +45,7 @@ class _TrainCommand(click.Group):
         return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["arguments"] = list(args)
         return super().parse_args(ctx, repeat_option(args, "--shards"))
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -181,32 +187,56 @@ def main(*, shards: tuple[str, ...], out: str, eval_only: bool, compile_model: b
     """Pre-train a BERT on shards, with masked words and next sentences.
 
     With no option but --shards, device, model, batch, rate and length are chosen and printed. The same command
-    continues a run that was stopped; torchrun starts it on several GPUs. The run's folder gets metrics.jsonl,
-    checkpoints, and at the end hf/, which transformers loads. `bert-train report` shows it.
+    continues a run that was stopped. --gpus, torchrun or srun start it on several GPUs. The run's folder gets
+    metrics.jsonl, checkpoints, and at the end hf/, which transformers loads. `bert-train report` shows it.
     """
     for first, second in (("size", "config"), ("epochs", "max_steps")):
         if options[first] is not None and options[second] is not None:
             names = ["--" + name.replace("size", "model").replace("_", "-") for name in (first, second)]
             raise click.UsageError(f"{names[0]} and {names[1]} exclude each other; give one of them.")
+    if _starts_processes(options["gpus"]):
+        sys.exit(_start_processes(options["gpus"], arguments=click.get_current_context().meta["arguments"]))
     _run(shards=shards, out=out, eval_only=eval_only, settings=options | {"compile": compile_model})
 
 
 main.add_command(report)
 
 
+def _starts_processes(gpus: str | None) -> bool:
+    """Returns whether this process is to start others, instead of training."""
+    if gpus is None or LAUNCHED in os.environ:
+        return False
+    starter = find_place(os.environ).starter
+    if starter != "bert-train":
+        raise click.UsageError(f"--gpus starts processes, and {starter} has done that; leave it out.")
+    return True
+
+
+def _start_processes(gpus: str, *, arguments: list[str]) -> int:
+    import torch
+
+    from trainer.launch import choose_number, start_processes
+
+    number = choose_number(gpus, available=torch.cuda.device_count())
+    return start_processes([sys.executable, "-m", "trainer", *arguments], number=number)
+
+
 def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[str, Any]) -> None:
+    if find_place(os.environ).size > 1:  # warnings of connections that break are pages of addresses
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
     from trainer.announce import announce
-    from trainer.checkpoint import load_latest
+    from trainer.checkpoint import load_shared
     from trainer.data import open_training_data
     from trainer.defaults import Request, choose
     from trainer.distributed import start_world
     from trainer.eval_only import describe_evaluation, evaluate_only
     from trainer.phases import find_run
+    from trainer.run_folder import hold_run_folder
     from trainer.train import train
 
-    settings.pop("gpus")
+    gpus = settings.pop("gpus")
     cache = CacheOptions(folder=settings.pop("cache"), max_bytes=settings.pop("cache_size"))
-    data = open_training_data(shards, cache=cache)
     request = Request(
         out=out,
         size=settings.pop("size"),
@@ -215,15 +245,17 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
         hidden_dropout=settings.pop("hidden_dropout"),
         settings=settings,
     )
-    with start_world() as world:
+    with start_world() as world, ExitStack() as stack:
         logging.basicConfig(level=logging.INFO if world.is_main else logging.WARNING, format="%(message)s", force=True)
+        data = open_training_data(shards, cache=cache)
         if eval_only:
             result = evaluate_only(data, folder=Path(out), settings=settings, world=world)
             if world.is_main:
                 click.echo(describe_evaluation(result), err=True)
                 click.echo(json.dumps(result))
             return
-        checkpoint = load_latest(Path(out) / "checkpoints")
+        stack.enter_context(hold_run_folder(Path(out), world=world))
+        checkpoint = load_shared(Path(out) / "checkpoints", world=world)
         choice = choose(
             request,
             data=data,
@@ -233,4 +265,6 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
             run=find_run(settings["init"]) if settings["init"] and not checkpoint else None,
         )
         announce(data, choice, device=str(world.device), num_processes=world.size)
+        if world.num_idle_gpus and gpus is None:
+            _log.info("%d more GPUs are idle; --gpus all uses them", world.num_idle_gpus)
         train(data, choice.options, world=world, checkpoint=checkpoint, origins=choice.origins, echo=click.echo)

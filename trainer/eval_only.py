@@ -61,8 +61,10 @@ def evaluate_only(data: TrainingData, *, folder: Path, settings: dict[str, Any],
         next_sentence=options.next_sentence and data.has_next_sentence,
         vocab_size=options.model.vocab_size,
         autocast=autocast_for(options, device=world.device),
+        should_stop=lambda: world.stop.is_asked,
     )
-    assert result is not None  # nothing asks it to stop
+    if result is None:
+        raise TrainingError("the evaluation was asked to stop, and gives no result; run the same command again")
     if not result["num_samples"]:
         raise TrainingError(f"all held-out blocks of {data} are damaged; copy or build it again")
     return {"step": checkpoint["step"]} | result

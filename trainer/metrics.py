@@ -123,11 +123,14 @@ class MetricsFile:
     Args:
         path: The file.
         last_step: Rows after this step are cut off: the run continues from there. A torn last line goes too.
+        is_evaluated: Whether an evaluation of this very step stays; else it is to be done again.
     """
 
-    def __init__(self, path: Path, *, last_step: int) -> None:
+    def __init__(self, path: Path, *, last_step: int, is_evaluated: bool = True) -> None:
         self.path = path
         rows = [row for row in load_metrics(path) if row["step"] <= last_step]
+        if not is_evaluated:
+            rows = [row for row in rows if (row["kind"], row["step"]) != ("eval", last_step)]
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         self._file = path.open("a", encoding="utf-8")
 

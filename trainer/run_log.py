@@ -56,6 +56,7 @@ class RunLog:
         num_samples: Samples of an epoch.
         first_step: Steps done before.
         sums: Of a checkpoint, from `saved_sums`; None for a new run.
+        is_evaluated: Whether the evaluation of the first step, if there is one, was done before.
         echo: Takes the lines of the table of epochs, each when its epoch has ended; None for no table.
         origins: Where options come from, by name, for `run.json`.
 
@@ -74,6 +75,7 @@ class RunLog:
         num_samples: int,
         first_step: int,
         sums: dict[str, Tensor] | None = None,
+        is_evaluated: bool = True,
         echo: Callable[[str], None] | None = None,
         origins: Mapping[str, str] | None = None,
     ) -> None:
@@ -90,7 +92,8 @@ class RunLog:
         self._display: Display | None = None
         if world.is_main:
             folder = Path(options.out)
-            self._sinks.append(MetricsFile(folder / "metrics.jsonl", last_step=first_step))
+            metrics = MetricsFile(folder / "metrics.jsonl", last_step=first_step, is_evaluated=is_evaluated)
+            self._sinks.append(metrics)
             rows = load_metrics(folder / "metrics.jsonl")
             losses = [(row["step"], row["loss"]) for row in rows if row["kind"] == "train"]
             self._last_loss = losses[-1] if losses else None

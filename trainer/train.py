@@ -14,8 +14,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bertdata.errors import OutputError, TrainingError
 from bertdata.seeds import hash64_int, stage_key
+from trainer.agreement import check_same
 from trainer.batch import StepBatches
-from trainer.checkpoint import check_continues, save_checkpoint
+from trainer.checkpoint import check_continues, check_room, save_checkpoint
 from trainer.compiling import LossSums, compile_step, hold_gradients, holds_gradients
 from trainer.config import TrainOptions
 from trainer.data import TrainingData
@@ -29,7 +30,6 @@ from trainer.optimizer import clip_by_global_norm, load_optimizer_state, make_op
 from trainer.phases import begin_from
 from trainer.run_log import RunLog, count_bad
 from trainer.schedule import learning_rate_at
-from trainer.signals import StopSignals
 from trainer.step import autocast_for, backward, cutting_for
 
 __all__ = ["train"]
@@ -103,20 +103,16 @@ def train(
         activation_checkpointing=options.activation_checkpointing,
     ).to(world.device)
     optimizer = make_optimizer(bare_model, options)
-    first_step = 0
+    first_step, evaluation_due = 0, False
     if checkpoint is not None:
         check_continues(checkpoint, options=options.to_json(), data=data_state, folder=out)
         bare_model.load_state_dict(checkpoint["model"])
         load_optimizer_state(optimizer, checkpoint["optimizer"])
-        first_step = int(checkpoint["step"])
+        first_step, evaluation_due = int(checkpoint["step"]), bool(checkpoint["evaluation_due"])
         _log.info("continuing %s at step %d", out, first_step)
     elif options.init is not None:
         begin_from(options.init, bare_model, optimizer=optimizer if options.init_optimizer else None)
-    if world.sum_numbers(first_step) != [first_step * world.size]:
-        raise TrainingError(
-            f"process {world.rank} found step {first_step} in {out}, others another one; --out must be one folder that "
-            "all machines share"
-        )
+    check_same(options, data_state, first_step=first_step, world=world)
     model: nn.Module = bare_model
     loss_sums: LossSums = pretraining_sums
     holds = options.compile and holds_gradients(options.compile_mode)
@@ -135,6 +131,7 @@ def train(
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"--out {out} cannot be made ({error}); give another folder") from error
+        check_room(out, num_parameters=sum(one.numel() for one in bare_model.parameters()), keep=options.keep)
     run_log = RunLog(
         options,
         world=world,
@@ -143,6 +140,7 @@ def train(
         num_samples=plan.num_samples,
         first_step=first_step,
         sums=checkpoint,
+        is_evaluated=not evaluation_due,
         echo=echo,
         origins=origins,
     )
@@ -157,16 +155,43 @@ def train(
                 "optimizer": optimizer.state_dict(),
                 "options": options.to_json(),
                 "data": data_state.at_step(step).to_json(),
+                "evaluation_due": evaluation_due,
             }
             save_checkpoint(out / "checkpoints", state | sums, keep=options.keep)
         world.barrier()
 
+    def evaluate_now(step: int) -> bool:
+        """Returns whether the evaluation was done; if not, the run is asked to stop, and does it when it continues."""
+        with run_log.pause("evaluation"):
+            result = evaluate(
+                bare_model,
+                held_out,
+                world=world,
+                cutting=cutting,
+                max_samples=options.eval_samples,
+                next_sentence=options.next_sentence,
+                vocab_size=options.model.vocab_size,
+                autocast=autocast,
+                should_stop=lambda: world.stop.is_asked,
+            )
+        if result is None:
+            return False
+        if result["num_samples"]:
+            run_log.write_evaluation(step, result)
+        elif world.is_main:
+            _log.warning("nothing is evaluated: all held-out blocks of %s are damaged", data)
+        return True
+
     step, saved_step = first_step, first_step
-    with StopSignals() as stop, logging_redirect_tqdm(), run_log:
+    with logging_redirect_tqdm(), run_log:
+        if evaluation_due:
+            evaluation_due = not evaluate_now(step)
+            with run_log.pause("checkpoint"):
+                save(step)
         for batches, seconds_waited in waits(loader.steps(first_step, options.max_steps)):
             # One exchange for the counts that normalize the loss and for the wish to stop, which is everybody's.
             num_predictions, num_samples, num_stops = world.sum_numbers(
-                batches.num_predictions, batches.num_samples, int(stop.received)
+                batches.num_predictions, batches.num_samples, int(world.stop.is_asked)
             )
             if num_stops:
                 break
@@ -202,29 +227,14 @@ def train(
             )
             due = step % options.eval_every == 0 if options.eval_every else run_log.ends_epoch(step)
             if held_out.num_samples and (due or is_last):
-                with run_log.pause("evaluation"):
-                    result = evaluate(
-                        bare_model,
-                        held_out,
-                        world=world,
-                        cutting=cutting,
-                        max_samples=options.eval_samples,
-                        next_sentence=options.next_sentence,
-                        vocab_size=options.model.vocab_size,
-                        autocast=autocast,
-                        should_stop=lambda: stop.received,
-                    )
-                if result is not None and result["num_samples"]:  # None: stopped meanwhile, which the next step notices
-                    run_log.write_evaluation(step, result)
-                elif result is not None and world.is_main:
-                    _log.warning("nothing is evaluated: all held-out blocks of %s are damaged", data)
+                evaluation_due = not evaluate_now(step)
             if step % options.save_every == 0 or is_last:
                 with run_log.pause("checkpoint"):
                     save(step)
                 saved_step = step
         if saved_step != step:
             save(step)
-    if step == options.max_steps and world.is_main:
+    if step == options.max_steps and not evaluation_due and world.is_main:
         roles, folder = data.tokenizer.roles, data.data_sets[0].folder
         export_model(bare_model, out / "hf", tokenizer_folder=folder, pad_token_id=roles["pad"])
     elif world.is_main:

@@ -1,5 +1,8 @@
 import dataclasses
+import errno
+import io
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +10,7 @@ import pytest
 import torch
 
 from bertdata.errors import OutputError, TrainingError
-from trainer.checkpoint import check_continues, load_latest, save_checkpoint
+from trainer.checkpoint import _Sink, check_continues, check_room, load_latest, save_checkpoint
 from trainer.config import ModelOptions, TrainOptions
 from trainer.state import DataState
 
@@ -65,6 +68,43 @@ def test_only_torn_checkpoints_are_an_error(tmp_path: Path) -> None:
         load_latest(tmp_path)
 
 
+def damaged_offsets(size: int) -> list[int]:
+    """Every part of the file, ends and beginnings more often."""
+    return sorted({*range(0, 200, 7), *range(0, size, max(1, size // 150)), *range(size - 300, size, 5), size - 1})
+
+
+def test_checkpoint_cut_at_any_length_is_skipped(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, state(1), keep=3)
+    path = save_checkpoint(tmp_path, state(2), keep=3)
+    data = path.read_bytes()
+    for size in damaged_offsets(len(data)):
+        path.write_bytes(data[:size])
+        found = load_latest(tmp_path)
+        assert found is not None
+        assert found["step"] == 1, size
+
+
+def test_bit_flip_anywhere_is_harmless_or_skipped(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, state(1), keep=3)
+    weights = torch.arange(3000, dtype=torch.float32)
+    path = save_checkpoint(tmp_path, state(2, model={"weight": weights}), keep=3)
+    data, skipped = path.read_bytes(), 0
+    where = data.index(weights.numpy().tobytes())
+    for offset in damaged_offsets(len(data)):
+        changed = bytearray(data)
+        changed[offset] ^= 1 << offset % 8
+        path.write_bytes(changed)
+        found = load_latest(tmp_path)
+        assert found is not None
+        if found["step"] == 1:
+            skipped += 1
+        else:  # in what no reader looks at, such as a time
+            assert not where <= offset < where + weights.nbytes
+            assert torch.equal(found["model"]["weight"], weights)
+            assert found["options"] == OPTIONS
+    assert skipped > 150
+
+
 def test_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, state(1), keep=3)
     torch.save(torch.load(path, weights_only=True) | {"format_version": 99}, path)
@@ -87,6 +127,74 @@ def test_disk_error_names_the_checkpoint_and_leaves_nothing(tmp_path: Path, monk
     with pytest.raises(OutputError, match=r"step-00000002.pt cannot be written .*No space left.*make room"):
         save_checkpoint(tmp_path, state(2), keep=1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], None]:
+    """Returns a function that lets the files of a folder have so many bytes together."""
+
+    def limit(num_bytes: int) -> None:
+        def write(sink: _Sink, data: Any, *, really: Callable[..., int] = _Sink.write) -> int:
+            used = sum(path.stat().st_size for path in tmp_path.iterdir())
+            if used + memoryview(data).nbytes > num_bytes and sink.error is None:
+                sink._file = io.BufferedWriter(FullDisk())  # type: ignore[assignment]
+            return really(sink, memoryview(data).cast("B"))
+
+        monkeypatch.setattr(_Sink, "write", write)
+
+    return limit
+
+
+class FullDisk(io.RawIOBase):
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def big(step: int) -> dict[str, Any]:
+    return state(step, model={"weight": torch.full((100_000,), step)})
+
+
+def test_full_disk_is_one_clear_error_and_the_checkpoint_before_is_whole(
+    tmp_path: Path, small_disk: Callable[[int], None]
+) -> None:
+    size = save_checkpoint(tmp_path, big(1), keep=3).stat().st_size
+    for room in (0, 1000, size // 2, size - 1):  # within any part of the file
+        small_disk(size + room)
+        with pytest.raises(OutputError, match=r"step-00000002.pt cannot be written .*No space left.*make room and run"):
+            save_checkpoint(tmp_path, big(2), keep=3)
+        assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.pt"]
+        found = load_latest(tmp_path)
+        assert found is not None
+        assert torch.equal(found["model"]["weight"], torch.full((100_000,), 1))
+
+
+def test_full_disk_takes_older_checkpoints_and_leaves_a_whole_one(
+    tmp_path: Path, small_disk: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1, 2, 3):
+        size = save_checkpoint(tmp_path, big(step), keep=5).stat().st_size
+    small_disk(3 * size + size // 2)
+    save_checkpoint(tmp_path, big(4), keep=5)
+    assert "2 older checkpoints were removed" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003.pt", "step-00000004.pt"]
+    (tmp_path / "step-00000004.pt").write_bytes(b"torn")
+    small_disk(size + size // 2)
+    with pytest.raises(OutputError):
+        save_checkpoint(tmp_path, big(5), keep=5)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003.pt"]
+
+
+def test_room_is_asked_for_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.checkpoint.free_bytes", lambda _: 5_000_000)
+    check_room(tmp_path, num_parameters=100_000, keep=2)  # 3 x 1.2 MB and 0.4 MB
+    with pytest.raises(OutputError, match=r"5.0 MB are free, and the run needs 5.2 MB for 4 checkpoints of 1.2 MB"):
+        check_room(tmp_path, num_parameters=100_000, keep=3)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-00000001.pt").write_bytes(bytes(1_200_000))
+    check_room(tmp_path, num_parameters=100_000, keep=3)  # which one of the four already is
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -146,6 +147,21 @@ def test_train_with_workers_equals_train_without(data_set: DataSet, tmp_path: Pa
     alone = train_on(data_set, options_for(tmp_path / "0", max_steps=12))
     ahead = train_on(data_set, options_for(tmp_path / "2", max_steps=12, num_loader_workers=2))
     assert comparable(alone) == comparable(ahead)
+
+
+def test_state_of_global_generators_matters_nowhere(
+    data_set: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = train_on(data_set, options_for(tmp_path / "usual", max_steps=12))
+
+    def disturb(*arguments: Any, **options: Any) -> torch.Tensor:
+        torch.manual_seed(random.SystemRandom().randrange(1 << 30))
+        random.seed()
+        np.random.seed()
+        return backward(*arguments, **options)
+
+    monkeypatch.setattr("trainer.train.backward", disturb)
+    assert comparable(train_on(data_set, options_for(tmp_path / "disturbed", max_steps=12))) == comparable(usual)
 
 
 def test_train_stops_where_the_loss_is_not_finite(data_set: DataSet, tmp_path: Path) -> None:
