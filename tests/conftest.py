@@ -39,11 +39,12 @@ def fetch_nothing_more() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def leave_logging_as_it_was() -> Iterator[None]:
-    """Undoes what a command does to the package's logger, so that the next test sees what is logged."""
-    logger = logging.getLogger("bertdata")
-    before = logger.handlers[:], logger.level, logger.propagate
+    """Undoes what a command does to loggers, so that the next test sees what is logged, and no more."""
+    logger, root = logging.getLogger("bertdata"), logging.getLogger()
+    before, root_level = (logger.handlers[:], logger.level, logger.propagate), root.level
     yield
     logger.handlers[:], logger.level, logger.propagate = before
+    root.setLevel(root_level)
 
 
 @pytest.fixture(scope="session")

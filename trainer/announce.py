@@ -76,7 +76,7 @@ def _parts(options: TrainOptions, *, num_samples: int) -> Iterator[tuple[str, li
     yield (
         "batch",
         [
-            (f"{options.batch_size} samples", "batch_size"),
+            (_count(options.batch_size, "sample"), "batch_size"),
             (f"micro-batches of {options.micro_batch_size}", "micro_batch_size"),
         ],
     )
@@ -107,19 +107,27 @@ def _parts(options: TrainOptions, *, num_samples: int) -> Iterator[tuple[str, li
             ("MLM and NSP" if options.next_sentence else "MLM only", "next_sentence"),
         ],
     )
-    every = f"every {options.eval_every} steps" if options.eval_every else "after every epoch"
+    every = _every(options.eval_every) if options.eval_every else "after every epoch"
     some = f" on {options.eval_samples} samples" if options.eval_samples else ""
     yield (
         "the rest",
         [
             (f"seed {options.seed}", "seed"),
-            (f"{options.num_loader_workers} loader workers", "num_loader_workers"),
-            (f"a line every {options.log_every} steps", "log_every"),
+            (_count(options.num_loader_workers, "loader worker"), "num_loader_workers"),
+            (f"a line {_every(options.log_every)}", "log_every"),
             (f"evaluation {every}{some}", "eval_every"),
-            (f"a checkpoint every {options.save_every} steps", "save_every"),
+            (f"a checkpoint {_every(options.save_every)}", "save_every"),
             (f"the newest {options.keep} kept", "keep"),
         ],
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _every(steps: int) -> str:
+    return "every step" if steps == 1 else f"every {steps:,} steps"
 
 
 def _clipping(options: TrainOptions) -> str:
@@ -130,7 +138,7 @@ def _schedule(options: TrainOptions) -> list[tuple[str, str]]:
     curve = "linearly" if options.decay_power == 1 else f"as the power {options.decay_power:g} of the steps left"
     parts = [
         (f"up to {options.learning_rate:g}", "learning_rate"),
-        (f"in {options.warmup_steps:,} steps", "warmup_steps"),
+        (f"in {_count(options.warmup_steps, 'step')}", "warmup_steps"),
         (f"then falling {curve}", "decay_power"),
         ("from there" if options.decay_from == "peak" else "as if from the first step", "decay_from"),
         (f"to {options.learning_rate * options.decay_to:g}", "decay_to"),

@@ -108,13 +108,16 @@ class ModelOptions:
         return dataclasses.asdict(self)
 
 
-def load_model_options(path: Path, *, vocab_size: int, hidden_dropout_prob: float) -> ModelOptions:
+def load_model_options(
+    path: Path, *, vocab_size: int, hidden_dropout_prob: float, option: str = "--config"
+) -> ModelOptions:
     """Reads the shape of a model from a `config.json` as transformers writes it.
 
     Args:
         path: The file, or a folder that holds one.
         vocab_size: Ids of the data set's tokenizer; the model gets this many, whatever the file says.
         hidden_dropout_prob: Dropout to train with; the file's own, and its attention dropout, are not used.
+        option: What named the file, for messages.
 
     Raises:
         TrainingError: The file cannot be read or describes something else than BERT as published.
@@ -123,10 +126,10 @@ def load_model_options(path: Path, *, vocab_size: int, hidden_dropout_prob: floa
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise TrainingError(f"--config {path} cannot be read ({error}); give a config.json of a BERT") from error
-    _check(isinstance(values, dict), f"--config {path} holds no JSON object; give a config.json of a BERT")
+        raise TrainingError(f"{option} {path} cannot be read ({error}); give a config.json of a BERT") from error
+    _check(isinstance(values, dict), f"{option} {path} holds no JSON object; give a config.json of a BERT")
     allowed: dict[str, tuple[Any, ...]] = {
-        "model_type": ("bert",),
+        "model_type": ("bert", None),  # the first configurations do not name it
         "hidden_act": ("gelu", None),
         "position_embedding_type": ("absolute", None),
         "is_decoder": (False, None),
@@ -135,7 +138,7 @@ def load_model_options(path: Path, *, vocab_size: int, hidden_dropout_prob: floa
     for name, choices in allowed.items():
         _check(
             values.get(name) in choices,
-            f"--config {path}: {name} is {values.get(name)!r}; this trainer builds BERT as published, with {name} "
+            f"{option} {path}: {name} is {values.get(name)!r}; this trainer builds BERT as published, with {name} "
             f"{choices[0]!r}",
         )
     taken = {field.name for field in dataclasses.fields(ModelOptions)}
@@ -144,7 +147,7 @@ def load_model_options(path: Path, *, vocab_size: int, hidden_dropout_prob: floa
     try:
         return ModelOptions(**shape)
     except TypeError as error:
-        raise TrainingError(f"--config {path} lacks a value or holds one of a wrong type ({error})") from error
+        raise TrainingError(f"{option} {path} lacks a value or holds one of a wrong type ({error})") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ import torch
 from bertdata.errors import TrainingError
 from trainer.config import ModelOptions, TrainOptions, load_model_options
 from trainer.data import TrainingData
+from trainer.initial import initial_model_options
 from trainer.phases import check_beginning, settings_from_run
 from trainer.plan import num_lanes_of
 from trainer.presets import Phase, Preset, find_phase
@@ -202,10 +203,16 @@ def _choose_model(
         return load_model_options(request.config, vocab_size=vocab_size, hidden_dropout_prob=dropout), "given"
     if request.size is not None:
         return ModelOptions.of_size(request.size, vocab_size=vocab_size, hidden_dropout_prob=dropout), "given"
-    if kept is not None:
-        return ModelOptions(**(kept | {"hidden_dropout_prob": dropout})), "checkpoint" if before else "init"
-    if init and (Path(init) / "config.json").is_file():
-        return load_model_options(Path(init), vocab_size=vocab_size, hidden_dropout_prob=dropout), "init"
+    if before is not None:
+        return ModelOptions(**(before["model"] | {"hidden_dropout_prob": dropout})), "checkpoint"
+    if init:
+        found = initial_model_options(
+            *(Path(init), run),
+            vocab_size=vocab_size,
+            hidden_dropout_prob=dropout,
+            max_seq_length=data.max_seq_length,
+        )
+        return found, "init"
     num_tokens, origin = data.num_tokens("train"), "preset" if preset else "default"
     # About 20 tokens per parameter of a GPU's model; a CPU trains nothing larger than tiny in minutes.
     by_data = "tiny" if not on_gpu or num_tokens < 20e6 else "small" if num_tokens < 500e6 else "base"

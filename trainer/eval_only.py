@@ -1,6 +1,7 @@
-"""`bert-train --eval-only`: how well the newest checkpoint of a run predicts the held-out samples of any shards.
+"""`bert-train --eval-only`: how well weights predict the held-out samples of any shards.
 
-The run's folder is only read, and it may be another data set than the run was trained on, of the same tokenizer. What
+They are those of the newest checkpoint in --out; where there is none, those of --init, a run or a folder for
+transformers. Both are only read. The shards may be others than a run was trained on, of the same tokenizer. What
 concerns training alone has no effect.
 """
 
@@ -18,6 +19,7 @@ from trainer.config import TrainOptions
 from trainer.data import TrainingData
 from trainer.distributed import World
 from trainer.evaluate import evaluate
+from trainer.initial import initial_model_options, load_initial
 from trainer.model import BertForPreTraining, build_model
 from trainer.step import autocast_for, cutting_for
 
@@ -28,37 +30,38 @@ _MICRO_BATCH_SIZE = 1024
 
 
 def evaluate_only(data: TrainingData, *, folder: Path, settings: dict[str, Any], world: World) -> dict[str, Any]:
-    """Returns losses and accuracies of a run's newest checkpoint on the held-out samples.
+    """Returns losses and accuracies of weights on the held-out samples.
 
     Args:
-        data: The data sets; they need not be those that the run was trained on.
+        data: The data sets; they need not be those that the weights were trained on.
         folder: Folder of the run.
-        settings: What was asked for on the command line, None for "choose for me". Of it count `precision`, `compile`,
-            `micro_batch_size`, `pad_to_multiple`, `eval_samples` and `skip_bad_blocks`.
+        settings: What was asked for on the command line, None for "choose for me". Of it count `init`, `precision`,
+            `compile`, `micro_batch_size`, `pad_to_multiple`, `eval_samples` and `skip_bad_blocks`.
         world: The processes that share the work.
 
     Returns:
-        See `trainer.evaluate`, and the checkpoint's `step`.
+        See `trainer.evaluate`, and the `step` of the checkpoint, where the weights are of one.
 
     Raises:
-        TrainingError: There is no checkpoint, it is of another tokenizer or of shorter samples, or nothing is held out.
+        TrainingError: There are no weights, they are of another tokenizer or of shorter samples, they cannot predict
+            words, or nothing is held out.
         ShardError: A block is damaged, and such blocks are not left out.
     """
-    checkpoint = load_latest(folder / "checkpoints")
-    if checkpoint is None:
-        raise TrainingError(f"{folder} holds no checkpoint to evaluate; train first, without --eval-only")
-    options = _choose(TrainOptions.from_json(checkpoint["options"]), settings=settings, device=world.device)
-    _check_fits(data, checkpoint, options=options, folder=folder)
+    options, model, step = _load(data, folder=folder, init=settings.get("init"))
+    options = _choose(options, settings=settings, device=world.device)
+    model.to(world.device)
+    if options.compile:
+        model.compile(dynamic=True)
     held_out = data.open_split("eval", skip_bad_blocks=options.skip_bad_blocks)
     if held_out.num_samples == 0:
         raise TrainingError(f"{data} holds no samples for evaluation; build with a larger --eval-fraction")
     result = evaluate(
-        _load_model(checkpoint, options=options, device=world.device),
+        model,
         held_out,
         world=world,
         cutting=cutting_for(data, options, device=world.device),
         max_samples=options.eval_samples,
-        next_sentence=options.next_sentence and data.has_next_sentence,
+        next_sentence=options.next_sentence,
         vocab_size=options.model.vocab_size,
         autocast=autocast_for(options, device=world.device),
         should_stop=lambda: world.stop.is_asked,
@@ -67,7 +70,66 @@ def evaluate_only(data: TrainingData, *, folder: Path, settings: dict[str, Any],
         raise TrainingError("the evaluation was asked to stop, and gives no result; run the same command again")
     if not result["num_samples"]:
         raise TrainingError(f"all held-out blocks of {data} are damaged; copy or build it again")
-    return {"step": checkpoint["step"]} | result
+    return ({} if step is None else {"step": step}) | result
+
+
+def _load(data: TrainingData, *, folder: Path, init: str | None) -> tuple[TrainOptions, BertForPreTraining, int | None]:
+    """Returns options, model and step of the newest checkpoint, or of what a run would begin with."""
+    checkpoint = load_latest(folder / "checkpoints")
+    if checkpoint is None:
+        if init is None:
+            raise TrainingError(
+                f"{folder} holds no checkpoint to evaluate; train first, without --eval-only, or give --init"
+            )
+        return _load_initial(data, place=Path(init))
+    options = TrainOptions.from_json(checkpoint["options"])
+    here, there = data.tokenizer, checkpoint.get("tokenizer")
+    if here.vocab_size != options.model.vocab_size:
+        raise TrainingError(
+            f"the vocabulary of {data} has {here.vocab_size:,} ids, that of the run in {folder} "
+            f"{options.model.vocab_size:,}; give shards that were built with the run's tokenizer"
+        )
+    if there is not None and there != here.sha256:
+        raise TrainingError(
+            f"the tokenizer of {data} is {here.sha256[:12]}, that of the run in {folder} {there[:12]}, and their ids "
+            "mean different things; give shards that were built with the run's tokenizer"
+        )
+    if data.max_seq_length > options.model.max_position_embeddings:
+        raise TrainingError(
+            f"the samples have up to {data.max_seq_length} tokens, the model {options.model.max_position_embeddings} "
+            "positions; build shards with a smaller --max-seq-length"
+        )
+    next_sentence = options.next_sentence and data.has_next_sentence
+    model = build_model(options.model, next_sentence=next_sentence)
+    model.load_state_dict(checkpoint["model"])
+    return dataclasses.replace(options, next_sentence=next_sentence), model, int(checkpoint["step"])
+
+
+def _load_initial(data: TrainingData, *, place: Path) -> tuple[TrainOptions, BertForPreTraining, int | None]:
+    model_options = initial_model_options(
+        place, vocab_size=data.tokenizer.vocab_size, hidden_dropout_prob=0.0, max_seq_length=data.max_seq_length
+    )
+    initial = load_initial(
+        place, options=model_options, next_sentence=data.has_next_sentence, data_set=data.data_sets[0]
+    )
+    new = {name.split(".")[1] for name in initial.new}
+    if "predictions" in new:
+        raise TrainingError(f"--init {place} has no masked-word head, so there is nothing to evaluate; train it first")
+    # A new next-sentence head would say nothing, and none at all is what shards without such labels want.
+    next_sentence = data.has_next_sentence and not new
+    options = TrainOptions(
+        out=str(place),
+        model=model_options,
+        next_sentence=next_sentence,
+        batch_size=_MICRO_BATCH_SIZE,
+        micro_batch_size=_MICRO_BATCH_SIZE,
+        max_steps=1,
+        learning_rate=1.0,
+        warmup_steps=0,
+    )
+    model = build_model(model_options, next_sentence=next_sentence)
+    initial.load_into(model)
+    return options, model, initial.step
 
 
 def _choose(options: TrainOptions, *, settings: dict[str, Any], device: torch.device) -> TrainOptions:
@@ -76,7 +138,7 @@ def _choose(options: TrainOptions, *, settings: dict[str, Any], device: torch.de
     chosen = {
         "precision": "bf16" if has_bf16 else "fp32",
         "compile": False,
-        "micro_batch_size": _MICRO_BATCH_SIZE,
+        "micro_batch_size": options.micro_batch_size,  # so that no digit differs from what the run has written
         "pad_to_multiple": None,
         "eval_samples": None,
         "skip_bad_blocks": False,
@@ -85,38 +147,11 @@ def _choose(options: TrainOptions, *, settings: dict[str, Any], device: torch.de
     return dataclasses.replace(options, **(chosen | given))
 
 
-def _check_fits(data: TrainingData, checkpoint: dict[str, Any], *, options: TrainOptions, folder: Path) -> None:
-    found, wanted = data.tokenizer, checkpoint.get("tokenizer")
-    if found.vocab_size != options.model.vocab_size:
-        raise TrainingError(
-            f"the vocabulary of {data} has {found.vocab_size:,} ids, that of the run in {folder} "
-            f"{options.model.vocab_size:,}; give shards that were built with the run's tokenizer"
-        )
-    if wanted is not None and found.sha256 != wanted:
-        raise TrainingError(
-            f"the tokenizer of {data} is {found.sha256[:12]}, that of the run in {folder} {wanted[:12]}, and their ids "
-            "mean different things; give shards that were built with the run's tokenizer"
-        )
-    if data.max_seq_length > options.model.max_position_embeddings:
-        raise TrainingError(
-            f"the samples have up to {data.max_seq_length} tokens, the model {options.model.max_position_embeddings} "
-            "positions; build shards with a smaller --max-seq-length"
-        )
-
-
-def _load_model(checkpoint: dict[str, Any], *, options: TrainOptions, device: torch.device) -> BertForPreTraining:
-    model = build_model(options.model, next_sentence=options.next_sentence)
-    model.load_state_dict(checkpoint["model"])
-    model.to(device)
-    if options.compile:
-        model.compile(dynamic=True)
-    return model
-
-
 def describe_evaluation(result: dict[str, Any]) -> str:
     """Returns an evaluation as a table for people."""
+    step = f"step {result['step']}: " if "step" in result else ""
     lines = [
-        f"step {result['step']}: {result['num_samples']:,} held-out samples, {result['num_predictions']:,} predictions",
+        f"{step}{result['num_samples']:,} held-out samples, {result['num_predictions']:,} predictions",
         f"{'':<34}{'accuracy':>9}{'loss':>9}{'perplexity':>12}",
     ]
     for text, accuracy, loss, perplexity in (

@@ -9,7 +9,8 @@ A healthy run goes through three levels of the MLM loss:
 
 How long the first two last goes by how far the weights can have moved: the sum of the learning rates of all steps, here
 *travel*, because Adam moves each weight by about the learning rate in a step. LAMB moves it by the rate times its own
-size, about 0.02. Measured travels stand beside the limits below, which are several times as large.
+size, about 0.02. The limits below are several times what was measured: tiny models and batches of 32, on the synthetic
+corpus of the quickstart, on novels and on Wikipedia, with vocabularies of 2,542, 4,000 and 30,522.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ START_TRAVEL = 0.1
 PLATEAU_TRAVEL = 1.0
 """Travel by which the loss has left the level of the words alone. Measured: 0.2."""
 
-PLATEAU_SAMPLES = 20_000
+PLATEAU_SAMPLES = 10_000
 """Samples before which no loss is said to rest."""
 
 NEXT_SENTENCE_TRAVEL = 3.0

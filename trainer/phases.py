@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from bertdata.errors import TrainingError
 from trainer.checkpoint import load_latest
+from trainer.initial import Initial
 from trainer.optimizer import load_optimizer_state
 from trainer.presets import Phase, Preset
 
-__all__ = ["begin_from", "check_beginning", "find_run", "settings_from_run"]
+__all__ = ["check_beginning", "find_run", "settings_from_run", "take_moments"]
 
 _log = logging.getLogger(__name__)
 
@@ -111,24 +111,16 @@ def settings_from_run(
     return {name: before[name] for name in (*_SCHEDULE, *_OPTIMIZER)} | place | {"max_steps": end - start}
 
 
-def begin_from(init: str, model: nn.Module, *, optimizer: torch.optim.Optimizer | None) -> None:
-    """Gives a new model the weights of --init, and an optimizer the moments of that run.
-
-    Args:
-        init: The run, or the folder of an exported model.
-        model: The model, on its device.
-        optimizer: Its optimizer; None to begin without moments.
+def take_moments(optimizer: torch.optim.Optimizer, initial: Initial) -> None:
+    """Gives a new optimizer the moments of the run that the weights come from.
 
     Raises:
-        TrainingError: Weights or moments are of another shape, or not there.
+        TrainingError: There are none, or they are of another shape.
     """
-    run = find_run(init)
-    if run is None:
-        raise TrainingError(f"--init {init} holds no run")
-    model.load_state_dict(run["model"])
-    if optimizer is None:
-        return
-    if run is None:
-        raise TrainingError(f"--init {init} holds no run, so no state of an optimizer; leave --init-optimizer out")
-    if fresh := load_optimizer_state(optimizer, run["optimizer"]):
-        _log.info("%d parameters begin without moments, such as %s", len(fresh), fresh[0])
+    if initial.optimizer is None:
+        raise TrainingError(
+            f"--init {initial.place} is an exported model, without the state of an optimizer; give the folder of its "
+            "run, or --no-init-optimizer"
+        )
+    if fresh := load_optimizer_state(optimizer, initial.optimizer):
+        _log.info("moments of the optimizer are new for %s", ", ".join(fresh[:4]) + (", ..." if fresh[4:] else ""))

@@ -23,11 +23,12 @@ from trainer.data import TrainingData
 from trainer.distributed import World
 from trainer.evaluate import evaluate
 from trainer.export import export_model
+from trainer.initial import load_initial
 from trainer.loader import Loader
 from trainer.metrics import load_metrics, pretraining_sums
 from trainer.model import build_model
 from trainer.optimizer import clip_by_global_norm, load_optimizer_state, make_optimizer
-from trainer.phases import begin_from
+from trainer.phases import take_moments
 from trainer.run_log import RunLog, count_bad
 from trainer.schedule import learning_rate_at
 from trainer.step import autocast_for, backward, cutting_for
@@ -111,7 +112,16 @@ def train(
         first_step, evaluation_due = int(checkpoint["step"]), bool(checkpoint["evaluation_due"])
         _log.info("continuing %s at step %d", out, first_step)
     elif options.init is not None:
-        begin_from(options.init, bare_model, optimizer=optimizer if options.init_optimizer else None)
+        initial = load_initial(
+            Path(options.init),
+            options=options.model,
+            next_sentence=options.next_sentence,
+            data_set=data.data_sets[0],
+            is_main=world.is_main,
+        )
+        initial.load_into(bare_model)
+        if options.init_optimizer:
+            take_moments(optimizer, initial)
     check_same(options, data_state, first_step=first_step, world=world)
     model: nn.Module = bare_model
     loss_sums: LossSums = pretraining_sums
@@ -150,7 +160,6 @@ def train(
         if world.is_main:
             state = {
                 "step": step,
-                "tokenizer": data.tokenizer.sha256,
                 "model": bare_model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "options": options.to_json(),

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.benchmarks.gpu_measuring import Row, describe_error, peak_memory, timed
+from tests.benchmarks.gpu_measuring import Row, describe_error, measured_peak, peak_memory, timed
 from trainer.attention import layout_of
 from trainer.batch import Batch
 from trainer.config import ModelOptions
@@ -97,6 +97,8 @@ def rows(settings: dict[str, Any]) -> Iterator[Row]:
     end = time.perf_counter() + 60 * settings["minutes"]
     options = ModelOptions.of_size(settings["model"], vocab_size=VOCAB_SIZE)
     model = build_model(options).to(device).train()
+    flops = measured_peak(device, seconds=settings["seconds"] / 4)
+    yield {"what": "one product of matrices", "tflops": flops / 1e12, "mfu": flops / settings["peak"]}
     for what, loss_of in (("layers", stack_loss), ("layers, heads, losses", whole_loss)):
         # Lengths differ in nothing that is compiled, so that the second one costs no compilation.
         compiled = torch.compile(loss_of, dynamic=True, backend=settings["backend"])

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from tests.benchmarks.gpu_measuring import Row, clock
-from tests.benchmarks.gpu_ways import Step, Way, train_options
+from tests.benchmarks.gpu_steps import Step
+from tests.benchmarks.gpu_ways import Way, train_options
 from trainer.data import open_training_data
 from trainer.optimizer import learning_rate_at
 

@@ -27,7 +27,7 @@ __all__ = ["Row", "Timing", "clock", "find_peak", "iter_rows", "peak_memory", "t
 Row = dict[str, Any]
 KINDS = {
     "bet": "tests.benchmarks.gpu_bet",
-    "way": "tests.benchmarks.gpu_ways",
+    "way": "tests.benchmarks.gpu_way",
     "curve": "tests.benchmarks.gpu_curve",
 }
 

@@ -12,6 +12,7 @@ from transformers import BertForPreTraining as HfBertForPreTraining
 
 from trainer.attention import layout_of
 from trainer.batch import Batch
+from trainer.compiling import LossSums
 from trainer.config import ModelOptions
 from trainer.export import hf_config
 from trainer.metrics import pretraining_sums
@@ -66,11 +67,11 @@ def step_of_transformers(model: HfBertForPreTraining, batch: Batch) -> Step:
     return Step(logits.detach(), outputs.seq_relationship_logits.detach(), outputs.loss.detach(), gradients)
 
 
-def step_of_ours(model: nn.Module, batch: Batch, *, vocab_size: int) -> Step:
+def step_of_ours(model: nn.Module, batch: Batch, *, vocab_size: int, loss_sums: LossSums = pretraining_sums) -> Step:
     """Returns what our model makes of a batch; its gradients are replaced."""
     model.zero_grad()
     outputs = model(batch)
-    mlm_loss, nsp_loss, _ = pretraining_sums(outputs, batch)
+    mlm_loss, nsp_loss, _ = loss_sums(outputs, batch)
     is_real = batch.mask_labels >= 0
     loss = mlm_loss / is_real.sum() + nsp_loss / batch.num_samples
     loss.backward()

@@ -20,14 +20,16 @@ from bertdata.data_set import DataSet
 from bertdata.diagnostics import guess_labels_by_length
 from bertdata.shard_reading import iter_blocks
 from bertdata.statistics import Statistics, count_block
+from tests.small_data_set import make_data_set
 from tests.trainer.oracle import slow_samples
 from trainer.arena import Shown
-from trainer.batch import IGNORED, cut_step
+from trainer.batch import IGNORED, Cutting, cut_step
 from trainer.config import ModelOptions
 from trainer.data import TrainingData
 from trainer.distributed import World
-from trainer.evaluate import _sums_of, evaluate, evaluation_chunks
+from trainer.evaluate import _sums_of, evaluate
 from trainer.export import hf_config, hf_weights
+from trainer.held_out import evaluation_chunks
 from trainer.model import BertForPreTraining, Outputs, build_model
 
 CPU = torch.device("cpu")
@@ -104,8 +106,6 @@ def damage(data_set: DataSet, *, split: str, block: int) -> None:
 @pytest.fixture(scope="module")
 def google(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     """A data set of which some labels are forced."""
-    from tests.small_data_set import make_data_set
-
     return make_data_set(tmp_path_factory.mktemp("google"), next_sentence="google")
 
 
@@ -310,8 +310,6 @@ def test_kinds_of_positions_by_hand() -> None:
         label_forced=np.array([True, False]),
     )
     data = {"max_seq_length": 8, "max_predictions": 3, "pad_token_id": 0}
-    from trainer.batch import Cutting
-
     (batch,) = cut_step(shown, np.arange(2), 0, 2, cutting=Cutting(pad_to_multiple=8, **data)).micro_batches
     assert batch.mask_labels.tolist() == [6, 7, 8, 5, IGNORED, IGNORED]
     logits = torch.zeros(6, 10)

@@ -8,7 +8,9 @@ from transformers import BertForPreTraining as HfBertForPreTraining
 
 from bertdata.data_set import DataSet
 from tests.trainer.oracle import one_batch
+from tests.trainer.test_train import options_for, train_on
 from trainer.attention import layout_of
+from trainer.checkpoint import load_latest
 from trainer.config import ModelOptions
 from trainer.export import export_model, load_export, load_hf_weights
 from trainer.model import BertForPreTraining, build_model
@@ -51,6 +53,33 @@ def test_export_brings_the_tokenizer(model: BertForPreTraining, data_set: DataSe
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
     assert tokenizer("Word3 word4", "word0")["input_ids"] == [2, 8, 9, 3, 5, 3]
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["architectures"] == ["BertForPreTraining"]
+
+
+def test_run_exports_a_model_that_gives_our_logits_from_text(data_set: DataSet, tmp_path: Path) -> None:
+    train_on(data_set, options_for(tmp_path, max_steps=4))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    other = HfBertForPreTraining.from_pretrained(tmp_path / "hf").eval()
+    checkpoint = load_latest(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    model = build_model(options_for(tmp_path).model).eval()
+    model.load_state_dict(checkpoint["model"])
+
+    # The shards' own samples, [MASK] included, as text.
+    batch = one_batch(data_set, batch_size=8)
+    expected = batch.padded(pad_token_id=0)
+    texts = []
+    for ids in expected["input_ids"].tolist():
+        first, second, *_ = tokenizer.decode(ids).removeprefix("[CLS]").split("[SEP]")
+        texts.append((first.strip(), second.strip()))
+    inputs = tokenizer([one for one, _ in texts], [other for _, other in texts], padding=True, return_tensors="pt")
+    assert set(inputs) == {"input_ids", "token_type_ids", "attention_mask"}
+    for name, tensor in inputs.items():
+        assert torch.equal(tensor, expected[name]), name
+    with torch.no_grad():
+        found, outputs = model(batch), other(**inputs)
+    masked = outputs.prediction_logits.flatten(0, 1)[layout_of(batch).padded_rows[batch.mask_rows]]
+    torch.testing.assert_close(found.mlm_logits[:, :120], masked, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.nsp_logits, outputs.seq_relationship_logits, rtol=1e-5, atol=1e-5)
 
 
 def test_export_replaces_an_earlier_one(model: BertForPreTraining, data_set: DataSet, tmp_path: Path) -> None:

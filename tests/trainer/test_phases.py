@@ -13,10 +13,11 @@ from trainer.checkpoint import load_latest
 from trainer.config import TrainOptions
 from trainer.data import TrainingData
 from trainer.defaults import Request, choose
+from trainer.initial import load_initial
 from trainer.metrics import load_metrics
 from trainer.model import build_model
 from trainer.optimizer import make_optimizer
-from trainer.phases import begin_from, find_run
+from trainer.phases import find_run, take_moments
 from trainer.train import train
 
 
@@ -107,22 +108,24 @@ def test_stopped_phase_2_continues_bit_for_bit(
         assert torch.equal(weight, weights[1]["model"][name])  # type: ignore[index]
 
 
-def test_phase_2_begins_with_weights_and_moments(phase_1: Path) -> None:
+def test_phase_2_begins_with_weights_and_moments(data_set: DataSet, phase_1: Path) -> None:
     saved = find_run(str(phase_1))
     assert saved is not None
     model = build_model(MODEL, seed=9)
     optimizer = make_optimizer(model, options_for(phase_1))
-    begin_from(str(phase_1), model, optimizer=optimizer)
-    for name, weight in model.state_dict().items():
-        assert torch.equal(weight, saved["model"][name]), name
+    initial = load_initial(phase_1, options=MODEL, next_sentence=True, data_set=data_set)
+    initial.load_into(model)
+    take_moments(optimizer, initial)
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight[: MODEL.vocab_size], saved["model"][name][: MODEL.vocab_size]), name
     state = optimizer.state_dict()["state"]
     assert all(
         torch.equal(value["exp_avg"], saved["optimizer"]["state"][key]["exp_avg"]) for key, value in state.items()
     )
     assert {float(value["step"]) for value in state.values()} == {6}
-    without = make_optimizer(model, options_for(phase_1))
-    begin_from(str(phase_1), model, optimizer=None)
-    assert not without.state_dict()["state"]
+    exported = load_initial(phase_1 / "hf", options=MODEL, next_sentence=True, data_set=data_set)
+    with pytest.raises(TrainingError, match="is an exported model, without the state"):
+        take_moments(optimizer, exported)
 
 
 def test_phase_2_begins_its_data_anew(data_set: DataSet, new_data_set: Callable[..., DataSet], phase_1: Path) -> None:

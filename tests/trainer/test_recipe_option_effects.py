@@ -127,10 +127,13 @@ def test_run_begins_where_another_ended(run: Callable[..., Outcome], data_set: D
 
 
 @effect_of("preset", "phase")
-def test_preset_and_phase_decide_what_is_not_given(capture: Callable[..., TrainOptions], tmp_path: Path) -> None:
+def test_preset_and_phase_decide_what_is_not_given(
+    capture: Callable[..., TrainOptions], data_set: DataSet, tmp_path: Path
+) -> None:
     base, large = (capture("--preset", name) for name in ("bert-base", "bert-large"))
     assert (base.model.num_hidden_layers, large.model.num_hidden_layers) == (12, 24)
-    second = capture("--preset", "bert-base", "--phase", 2, "--init", tmp_path)
+    train_on(data_set, options_for(tmp_path / "first", max_steps=1, warmup_steps=0))
+    second = capture("--preset", "bert-base", "--phase", 2, "--init", tmp_path / "first")
     assert (base.max_steps, second.max_steps) == (900_000, 100_000)
     assert capture("--preset", "bert-base", "--max-steps", 7).max_steps == 7
 

@@ -1,0 +1,264 @@
+"""What a run begins with instead of new weights (`--init`): those of an earlier run, or of a folder for transformers.
+
+    run/checkpoints/    the newest checkpoint of the run, else
+    run/hf/             what it exported
+    folder/             config.json and weights of BertForPreTraining, BertForMaskedLM or BertModel
+
+Only what a published BERT may lack is new: pooler, next-sentence head, masked-word head. Nothing is resized.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bertdata.data_set import DataSet
+from bertdata.errors import TrainingError
+from trainer.checkpoint import load_latest
+from trainer.config import ModelOptions, load_model_options
+from trainer.model import BertForPreTraining
+from trainer.vocabulary import check_vocabulary
+from trainer.weight_files import WORDS, load_weights, rename_weights
+
+__all__ = ["Initial", "initial_model_options", "load_initial"]
+
+_NEW_PARTS = {
+    "bert.pooler.": "pooler",
+    "cls.seq_relationship.": "next-sentence head",
+    "cls.predictions.": "masked-word head",
+}
+"""What may be missing, by the beginning of its names."""
+
+_NEXT_SENTENCE = ("bert.pooler.", "cls.seq_relationship.")
+_OF_WORDS = (WORDS, "cls.predictions.bias")
+_FREE = ("vocab_size", "hidden_dropout_prob", "initializer_range")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Initial:
+    """Weights to begin with.
+
+    Attributes:
+        place: The folder asked for.
+        options: The shape of the model there, with its own vocabulary.
+        weights: By our names, float32; the word embeddings of a run with the padding of the vocabulary.
+        new: Names of weights that are missing there.
+        ignored: Names there that the model has no use for.
+        step: Step of the run's checkpoint; None of an exported model.
+        optimizer: State of the run's optimizer; None of an exported model.
+        tokenizer: File of the tokenizer there, None where there is none.
+        tokenizer_sha256: Hash of the tokenizer of the run's data; None of an exported model.
+    """
+
+    place: Path
+    options: ModelOptions
+    weights: dict[str, Tensor]
+    new: tuple[str, ...]
+    ignored: tuple[str, ...]
+    step: int | None
+    optimizer: dict[str, Any] | None
+    tokenizer: Path | None
+    tokenizer_sha256: str | None
+
+    @torch.no_grad()
+    def load_into(self, model: nn.Module) -> None:
+        """Gives the weights to a model; what is new here stays as it is there."""
+        own = model.state_dict()
+        for name, tensor in self.weights.items():
+            own[name][: len(tensor)].copy_(tensor)  # word embeddings of an export have fewer rows
+
+    def __str__(self) -> str:
+        """Returns where the weights are from, what is new, and what is not used, on one line."""
+        origin = f"weights of {self.place}" + ("" if self.step is None else f", step {self.step}")
+        parts = [label for prefix, label in _NEW_PARTS.items() if any(name.startswith(prefix) for name in self.new)]
+        new = f"; new: {', '.join(parts)}" if parts else "; nothing is new"
+        ignored = f"; not used: {_some(self.ignored)}" if self.ignored else ""
+        return origin + new + ignored
+
+
+def _some(names: Iterable[str], *, limit: int = 4) -> str:
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _find_export(place: Path) -> Path:
+    """Returns the folder with config.json: that of a run, or the place itself.
+
+    Raises:
+        TrainingError: There is none.
+    """
+    for folder in (place / "hf", place):
+        if (folder / "config.json").is_file():
+            return folder
+    if not place.is_dir():
+        raise TrainingError(
+            f"--init {place} is no folder; give the folder of a run, or one with config.json and model.safetensors (a "
+            "published model has to be downloaded into a folder first)"
+        )
+    raise TrainingError(
+        f"--init {place} holds no checkpoints and no config.json; give the folder of a run, or one with config.json "
+        "and model.safetensors"
+    )
+
+
+def initial_model_options(
+    place: Path,
+    run: dict[str, Any] | None = None,
+    *,
+    vocab_size: int,
+    hidden_dropout_prob: float,
+    max_seq_length: int = 1,
+) -> ModelOptions:
+    """Returns the shape of the model that a run begins with.
+
+    Args:
+        place: Folder of a run or of an exported model.
+        run: The run's newest checkpoint, where that has been loaded.
+        vocab_size: Ids of the data set's tokenizer; `load_initial` checks that it is that of the weights.
+        hidden_dropout_prob: Dropout to train with.
+        max_seq_length: Tokens of the data set's longest samples.
+
+    Raises:
+        TrainingError: There is no model, or it is none that can be trained here.
+    """
+    run = run or load_latest(place / "checkpoints")
+    if run is not None:
+        changes = {"vocab_size": vocab_size, "hidden_dropout_prob": hidden_dropout_prob}
+        options = ModelOptions(**(run["options"]["model"] | changes))
+    else:
+        path = _find_export(place) / "config.json"
+        options = load_model_options(
+            path, vocab_size=vocab_size, hidden_dropout_prob=hidden_dropout_prob, option="--init"
+        )
+    if options.max_position_embeddings < max_seq_length:
+        raise TrainingError(
+            f"the samples have up to {max_seq_length} tokens, the model of --init {place} has "
+            f"{options.max_position_embeddings} positions; begin with another model, or build with --max-seq-length "
+            f"{options.max_position_embeddings}"
+        )
+    return options
+
+
+def load_initial(
+    place: Path, *, options: ModelOptions, next_sentence: bool, data_set: DataSet, is_main: bool = True
+) -> Initial:
+    """Reads weights to begin a run with, and says what is new and what is not used.
+
+    Args:
+        place: Folder of a run or of an exported model.
+        options: The shape of the run's model.
+        next_sentence: Whether the run predicts next sentences.
+        data_set: What the run is trained on, for its tokenizer.
+        is_main: Whether this process says what is to be said.
+
+    Raises:
+        TrainingError: The weights are not there, damaged, of another shape or of another vocabulary.
+    """
+    checkpoint = load_latest(place / "checkpoints")
+    initial = _from_export(place) if checkpoint is None else _from_run(place, checkpoint, next_sentence=next_sentence)
+    _check_shape(initial, options)
+    warning = check_vocabulary(
+        initial.place,
+        num_rows=initial.options.vocab_size,
+        tokenizer=initial.tokenizer,
+        tokenizer_sha256=initial.tokenizer_sha256,
+        data_set=data_set,
+    )
+    if is_main:
+        _log.info("%s", initial)
+    if is_main and warning:
+        _log.warning("%s", warning)
+    if checkpoint is not None:
+        return initial
+    cut = {name: initial.weights[name][: options.vocab_size] for name in _OF_WORDS if name in initial.weights}
+    return dataclasses.replace(initial, weights=initial.weights | cut)
+
+
+def _from_run(place: Path, checkpoint: dict[str, Any], *, next_sentence: bool) -> Initial:
+    before = checkpoint["options"]
+    weights = checkpoint["model"]
+    # A head that was never trained is no better than a new one.
+    is_untrained = next_sentence and not before["next_sentence"]
+    new = tuple(name for name in weights if is_untrained and name.startswith(_NEXT_SENTENCE))
+    return Initial(
+        place=place,
+        options=ModelOptions(**before["model"]),
+        weights={name: tensor for name, tensor in weights.items() if name not in new},
+        new=new,
+        ignored=(),
+        step=int(checkpoint["step"]),
+        optimizer=checkpoint["optimizer"],
+        tokenizer=_find_tokenizer(place / "hf"),
+        tokenizer_sha256=checkpoint.get("tokenizer"),
+    )
+
+
+def _from_export(place: Path) -> Initial:
+    folder = _find_export(place)
+    stored = load_weights(folder)
+    words = next((stored[name] for name in (WORDS, WORDS.removeprefix("bert.")) if name in stored), None)
+    if words is None:
+        raise TrainingError(f"--init {folder} holds no {WORDS}, so it is no BERT; it has {_some(stored)}")
+    options = load_model_options(
+        folder / "config.json", vocab_size=len(words), hidden_dropout_prob=0.0, option="--init"
+    )
+    own = _shapes_of(options)
+    weights, ignored = rename_weights(stored, own=own)
+    missing = [name for name in own if name not in weights and not name.startswith(tuple(_NEW_PARTS))]
+    surplus = [name for name in ignored if ".layer." in name]
+    wrong = [
+        f"{name} of shape {list(tensor.shape)} instead of {own[name]}"
+        for name, tensor in weights.items()
+        if list(tensor.shape) != own[name]
+    ]
+    if missing or surplus or wrong:
+        problem = f"lacks {_some(missing)}" if missing else f"has {_some(surplus or wrong)}, against its config.json"
+        raise TrainingError(f"--init {folder} {problem}; it is no whole BERT as published: export it again")
+    return Initial(
+        place=folder,
+        options=options,
+        weights={name: tensor.float() for name, tensor in weights.items()},
+        new=tuple(name for name in own if name not in weights),
+        ignored=tuple(ignored),
+        step=None,
+        optimizer=None,
+        tokenizer=_find_tokenizer(folder),
+        tokenizer_sha256=None,
+    )
+
+
+def _shapes_of(options: ModelOptions) -> dict[str, list[int]]:
+    with torch.device("meta"):
+        own = BertForPreTraining(options).state_dict()
+    return {name: list(tensor.shape) for name, tensor in own.items()} | {
+        WORDS: [options.vocab_size, options.hidden_size]
+    }
+
+
+def _find_tokenizer(folder: Path) -> Path | None:
+    found = [folder / name for name in ("tokenizer.json", "vocab.txt") if (folder / name).is_file()]
+    return found[0] if found else None
+
+
+def _check_shape(initial: Initial, options: ModelOptions) -> None:
+    there, asked = initial.options.to_json(), options.to_json()
+    differences = [
+        f"{name} is {asked[name]}, there {value}"
+        for name, value in there.items()
+        if name not in _FREE and asked[name] != value
+    ]
+    if differences:
+        raise TrainingError(
+            f"the model asked for is not that of --init {initial.place}: {'; '.join(differences)}. Leave --model and "
+            "--config out, and it gets the shape of those weights"
+        )
