@@ -41,19 +41,24 @@ def _sample(generator: np.random.Generator, *, max_seq_length: int, next_sentenc
     return [*first, *words(second_topic if label else first_topic, limit), sep], len(first), label
 
 
-def make_block(seed: int, num_samples: int, *, options: BuildOptions, vocabulary: Vocabulary) -> Block:
+def make_block(
+    seed: int, num_samples: int, *, options: BuildOptions, vocabulary: Vocabulary, random_labels: bool = False
+) -> Block:
     generator = np.random.default_rng(seed)
     pairs = options.pairs
     samples = [
         _sample(generator, max_seq_length=pairs.max_seq_length, next_sentence=pairs.next_sentence)
         for _ in range(num_samples)
     ]
+    labels = [label for _, _, label in samples]
+    if random_labels:
+        labels = np.random.default_rng([seed, 1]).integers(0, 2, num_samples).tolist()
     dtype = position_dtype(pairs.max_seq_length)
     block = Block(
         tokens=np.array([token for tokens, _, _ in samples for token in tokens], dtype=vocabulary.dtype),
         token_offsets=np.cumsum([0] + [len(tokens) for tokens, _, _ in samples]).astype(np.uint32),
         segment_b=np.array([segment_b for _, segment_b, _ in samples], dtype=dtype),
-        next_sentence_label=np.array([label for _, _, label in samples], dtype=np.uint8),
+        next_sentence_label=np.array(labels, dtype=np.uint8),
         document_keys=generator.integers(0, 1 << 60, size=(num_samples, 2)).astype(np.uint64),
         num_predictions=np.zeros((num_samples, 0), dtype=dtype),
         mask_positions=np.zeros(0, dtype=dtype),
@@ -78,8 +83,12 @@ def make_data_set(
     max_seq_length: int = 24,
     next_sentence: str = "balanced",
     seed: int = 0,
+    random_labels: bool = False,
 ) -> DataSet:
-    """Writes a data set whose shards have blocks of the given sizes."""
+    """Writes a data set whose shards have blocks of the given sizes.
+
+    Labels are told by the topics of A and B, or drawn independently of the text with `random_labels`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     words = [f"word{number}" for number in range(NUM_WORDS)]
     tokenizer = new_bert_tokenizer(
@@ -99,7 +108,9 @@ def make_data_set(
             with open_shard(LocalFolder(path.parent), path.name) as writer:
                 for block_number, size in enumerate(sizes):
                     block_seed += 1
-                    block = make_block(block_seed, size, options=options, vocabulary=vocabulary)
+                    block = make_block(
+                        block_seed, size, options=options, vocabulary=vocabulary, random_labels=random_labels
+                    )
                     writer.add(block, name=block_name(split, number, block_number))
             entries.append(writer.entries)
             shards.append(

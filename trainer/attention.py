@@ -124,13 +124,18 @@ def attend(qkv_T3ND: Tensor, layout: Layout) -> Tensor:
 def _attend_padded(qkv_T3ND: Tensor, layout: Layout) -> Tensor:
     num_samples, max_seqlen = len(layout.cu_seqlens) - 1, layout.max_seqlen
     num_rows = num_samples * max_seqlen
-    qkv = put_rows(qkv_T3ND.flatten(1), layout.padded_rows, num_rows)
+    # As most batches of long documents are: nothing to pad, mask or copy. Compiled, it would be one more graph.
+    is_full = not torch.compiler.is_compiling() and len(qkv_T3ND) == num_rows
+    qkv, mask = qkv_T3ND, None
+    if not is_full:
+        qkv = put_rows(qkv_T3ND.flatten(1), layout.padded_rows, num_rows)
+        lengths = layout.cu_seqlens.diff().clamp(min=1)  # a sample without tokens would make the softmax divide by zero
+        is_padding = torch.arange(max_seqlen, device=lengths.device) >= lengths[:, None]  # [B, S]
+        # Added to the scores; on a CPU this takes three quarters of the time of a boolean mask.
+        mask = qkv.new_zeros(is_padding.shape).masked_fill_(is_padding, float("-inf"))[:, None, None, :]
     qkv = qkv.view(num_samples, max_seqlen, *qkv_T3ND.shape[1:])  # [B, S, 3, N, D]
     query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, N, S, D]
-    lengths = layout.cu_seqlens.diff().clamp(min=1)  # a sample without tokens would make the softmax divide by zero
-    is_padding = torch.arange(max_seqlen, device=lengths.device) >= lengths[:, None]  # [B, S]
-    # Added to the scores; on a CPU this takes three quarters of the time of a boolean mask.
-    mask = query.new_zeros(is_padding.shape).masked_fill_(is_padding, float("-inf"))
-    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     attended = attended.transpose(1, 2).reshape(num_rows, -1)  # [B * S, N * D]
-    return take_rows(attended, layout.padded_rows).view(-1, *qkv_T3ND.shape[2:])
+    attended = attended if is_full else take_rows(attended, layout.padded_rows)
+    return attended.view(-1, *qkv_T3ND.shape[2:])

@@ -225,12 +225,13 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
     if find_place(os.environ).size > 1:  # warnings of connections that break are pages of addresses
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
+    from trainer.allocator import keep_freed_memory
     from trainer.announce import announce
     from trainer.checkpoint import load_shared
     from trainer.data import open_training_data
     from trainer.defaults import Request, choose
     from trainer.distributed import start_world
-    from trainer.eval_only import describe_evaluation, evaluate_only
+    from trainer.eval_only import evaluate_only, evaluation_table
     from trainer.phases import find_run
     from trainer.run_folder import hold_run_folder
     from trainer.train import train
@@ -247,11 +248,13 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
     )
     with start_world() as world, ExitStack() as stack:
         logging.basicConfig(level=logging.INFO if world.is_main else logging.WARNING, format="%(message)s", force=True)
+        if world.device.type == "cpu":
+            keep_freed_memory()
         data = open_training_data(shards, cache=cache)
         if eval_only:
             result = evaluate_only(data, folder=Path(out), settings=settings, world=world)
             if world.is_main:
-                click.echo(describe_evaluation(result), err=True)
+                click.echo(evaluation_table(result), err=True)
                 click.echo(json.dumps(result))
             return
         stack.enter_context(hold_run_folder(Path(out), world=world))

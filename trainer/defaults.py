@@ -33,6 +33,9 @@ _OF_THE_MACHINE = (
 _GPU_TOKENS = 32768
 """Tokens of a micro-batch of the base model that a GPU with 16 GB holds; other models by layers times width."""
 
+_CPU_TOKENS = 8192
+"""The same for a CPU: some 5 GB of the base model. More gain nothing, fewer add gradients more often."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
@@ -165,7 +168,7 @@ def _choose_rest(
         )
     has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return {
-        "micro_batch_size": min(share, _gpu_micro_batch_size(model, longest=longest) if on_gpu else 128),
+        "micro_batch_size": min(share, _micro_batch_size(model, longest=longest, on_gpu=on_gpu)),
         "max_steps": max_steps,
         "learning_rate": _learning_rate(model, batch_size=batch_size, optimizer=settled.get("optimizer", "adamw")),
         "warmup_steps": min(10_000, max_steps // 10),
@@ -234,9 +237,9 @@ def _choose_batch_size(num_samples: int, *, on_gpu: bool, world_size: int) -> in
     return chosen
 
 
-def _gpu_micro_batch_size(model: ModelOptions, *, longest: int) -> int:
-    tokens = _GPU_TOKENS * (12 * 768) // (model.num_hidden_layers * model.hidden_size)
-    return max(1, min(tokens, 4 * _GPU_TOKENS) // longest)
+def _micro_batch_size(model: ModelOptions, *, longest: int, on_gpu: bool) -> int:
+    tokens = (_GPU_TOKENS if on_gpu else _CPU_TOKENS) * (12 * 768) // (model.num_hidden_layers * model.hidden_size)
+    return max(1, min(tokens, 4 * _GPU_TOKENS) // longest) if on_gpu else max(1, min(tokens // longest, 128))
 
 
 def _choose_epochs(num_samples: int, *, batch_size: int, on_gpu: bool) -> int:

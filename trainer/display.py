@@ -114,9 +114,7 @@ class Display:
     def advance(self) -> None:
         """Shows that a step is done."""
         self.flush()
-        if self._shown:
-            left = format_seconds(max(0.0, self._ends_at - time.monotonic()))
-            self._bar.set_postfix_str(f"ETA {left}, {self._shown}", refresh=False)
+        self._update_bar()
         self._bar.update()
 
     def show(self, row: Row) -> None:
@@ -130,6 +128,7 @@ class Display:
             self._log_line(self._lines.line(row))
             self._shown = f"loss {row['loss']:.3f}, {format_count(row['tokens_per_second'])} tokens/s"
             self._ends_at = time.monotonic() + (row["eta_seconds"] or 0.0)
+            self._update_bar()
         elif row["kind"] == "eval":
             self._log_line(describe_evaluation(row))
 
@@ -142,6 +141,11 @@ class Display:
         """Ends the bar and the table."""
         self._bar.close()
         self.flush()
+
+    def _update_bar(self) -> None:
+        if self._shown:
+            left = format_seconds(max(0.0, self._ends_at - time.monotonic()))
+            self._bar.set_postfix_str(f"ETA {left}, {self._shown}", refresh=False)
 
     def _log_line(self, text: str) -> None:
         _log.info("%s", text)

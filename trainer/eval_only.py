@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bertdata.errors import TrainingError
-from trainer.checkpoint import load_latest
+from trainer.checkpoint import load_shared
 from trainer.config import TrainOptions
 from trainer.data import TrainingData
 from trainer.distributed import World
@@ -23,7 +23,7 @@ from trainer.initial import initial_model_options, load_initial
 from trainer.model import BertForPreTraining, build_model
 from trainer.step import autocast_for, cutting_for
 
-__all__ = ["describe_evaluation", "evaluate_only"]
+__all__ = ["evaluate_only", "evaluation_table"]
 
 _MICRO_BATCH_SIZE = 1024
 """More than evaluation makes use of, see `trainer.evaluate`."""
@@ -44,10 +44,10 @@ def evaluate_only(data: TrainingData, *, folder: Path, settings: dict[str, Any],
 
     Raises:
         TrainingError: There are no weights, they are of another tokenizer or of shorter samples, they cannot predict
-            words, or nothing is held out.
+            words, nothing is held out, or a signal asks to stop.
         ShardError: A block is damaged, and such blocks are not left out.
     """
-    options, model, step = _load(data, folder=folder, init=settings.get("init"))
+    options, model, step = _load(data, folder=folder, init=settings.get("init"), world=world)
     options = _choose(options, settings=settings, device=world.device)
     model.to(world.device)
     if options.compile:
@@ -73,9 +73,11 @@ def evaluate_only(data: TrainingData, *, folder: Path, settings: dict[str, Any],
     return ({} if step is None else {"step": step}) | result
 
 
-def _load(data: TrainingData, *, folder: Path, init: str | None) -> tuple[TrainOptions, BertForPreTraining, int | None]:
+def _load(
+    data: TrainingData, *, folder: Path, init: str | None, world: World
+) -> tuple[TrainOptions, BertForPreTraining, int | None]:
     """Returns options, model and step of the newest checkpoint, or of what a run would begin with."""
-    checkpoint = load_latest(folder / "checkpoints")
+    checkpoint = load_shared(folder / "checkpoints", world=world)
     if checkpoint is None:
         if init is None:
             raise TrainingError(
@@ -147,7 +149,7 @@ def _choose(options: TrainOptions, *, settings: dict[str, Any], device: torch.de
     return dataclasses.replace(options, **(chosen | given))
 
 
-def describe_evaluation(result: dict[str, Any]) -> str:
+def evaluation_table(result: dict[str, Any]) -> str:
     """Returns an evaluation as a table for people."""
     step = f"step {result['step']}: " if "step" in result else ""
     lines = [

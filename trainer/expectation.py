@@ -10,7 +10,8 @@ A healthy run goes through three levels of the MLM loss:
 How long the first two last goes by how far the weights can have moved: the sum of the learning rates of all steps, here
 *travel*, because Adam moves each weight by about the learning rate in a step. LAMB moves it by the rate times its own
 size, about 0.02. The limits below are several times what was measured: tiny models and batches of 32, on the synthetic
-corpus of the quickstart, on novels and on Wikipedia, with vocabularies of 2,542, 4,000 and 30,522.
+corpus of the quickstart, on novels and on Wikipedia, with vocabularies of 2,542, 4,000 and 30,522. A mini model, twice
+as wide, needed a quarter of the travel.
 """
 
 from __future__ import annotations

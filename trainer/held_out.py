@@ -17,7 +17,7 @@ from trainer.reader import BlockReader
 
 __all__ = ["SUMS", "HeldOutCounts", "evaluation_chunks"]
 
-_CHUNKS = 64
+_CHUNKS = 16
 """Chunks at least, so that each of many processes gets about as much to do."""
 
 _CHUNK_SAMPLES = 1024

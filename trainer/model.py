@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from trainer.attention import Layout, attend, layout_of, take_rows
 from trainer.batch import Batch
 from trainer.config import ModelOptions
+from trainer.dropout import Dropout
 
 __all__ = ["BertForPreTraining", "Outputs", "build_model"]
 
@@ -44,7 +45,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(options.max_position_embeddings, options.hidden_size)
         self.token_type_embeddings = nn.Embedding(options.type_vocab_size, options.hidden_size)
         self.LayerNorm = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
-        self.dropout = nn.Dropout(options.hidden_dropout_prob)
+        self.dropout = Dropout(options.hidden_dropout_prob)
 
     def forward(self, batch: Batch, layout: Layout) -> Tensor:
         words_TH = self.word_embeddings(batch.token_ids)
@@ -79,10 +80,10 @@ class ResidualOutput(nn.Module):
         super().__init__()
         self.dense = nn.Linear(input_size, options.hidden_size)
         self.LayerNorm = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
-        self.dropout = nn.Dropout(options.hidden_dropout_prob)
+        self.dropout = Dropout(options.hidden_dropout_prob)
 
     def forward(self, inner: Tensor, residual_TH: Tensor) -> Tensor:
-        hidden_TH: Tensor = self.LayerNorm(self.dropout(self.dense(inner)) + residual_TH)
+        hidden_TH: Tensor = self.LayerNorm(self.dropout(self.dense(inner), residual_TH))
         return hidden_TH
 
 

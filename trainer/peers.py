@@ -56,6 +56,9 @@ class PeerTimes:
 
 TIMES = PeerTimes()
 
+_READS_PER_BEAT = 100
+"""Lines that a process reads in the time of a beat, at most: among more processes it reads more rarely."""
+
 
 def meet(store: Store, *, rank: int, size: int, name: str, timeout_seconds: float) -> list[str]:
     """Waits until all processes have come to the store.
@@ -236,12 +239,15 @@ class Peers:
             now = time.monotonic()
 
     def _talk(self) -> None:
-        last = time.monotonic()
+        last, every = time.monotonic(), -(-len(self._names) // _READS_PER_BEAT)
         while not self._is_over.wait(TIMES.beat_seconds):
             if self._stop.reason is not None and self._state[0] == "runs":
                 self._state = ("stops", self._stop.reason)
             try:
                 self._beat()
+                self._round += 1
+                if self._count % every:
+                    continue
                 lines = self._read()
             except RuntimeError as error:
                 holder = self._lines[self._store_rank or 0]
@@ -252,11 +258,10 @@ class Peers:
                 _log.debug("the watch over the processes ends: %s", error)
                 return
             now = time.monotonic()
-            passed, last = min(now - last, 2 * TIMES.beat_seconds), now
+            passed, last = min(now - last, 2 * every * TIMES.beat_seconds), now
             for rank, line in enumerate(lines):
                 self._silence[rank] = 0.0 if line[0] != self._lines[rank][0] else self._silence[rank] + passed
             self._lines = lines
-            self._round += 1
             self._judge()
 
     def _limit(self) -> float:

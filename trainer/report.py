@@ -23,6 +23,12 @@ from trainer.tables import format_seconds
 
 __all__ = ["make_page", "write_report"]
 
+_ORIGINS = {
+    "default": "chosen by data and device",
+    "checkpoint": "as before",
+    "init": "from the run of --init",
+    "preset": "by the preset",
+}
 _RECENT = 5  # rows whose mean is "now": one row alone is noisy
 
 
@@ -101,6 +107,7 @@ def _summary(run: RunHistory) -> dict[str, Any]:
         "epoch": last.get("epoch"),
         "num_unread": run.num_unread,
         "parameters": run.facts.get("num_parameters"),
+        "init": run.options.get("init"),
         "model": _describe_model(run.options.get("model")),
         "data": ", ".join(str(data_set["place"]) for data_set in run.facts.get("data", ())),
         "tokens": run.tokens_seen,
@@ -202,7 +209,7 @@ def _flat_options(run: RunHistory) -> dict[str, str]:
 
 def _option_rows(run: RunHistory) -> list[tuple[str, str, str]]:
     """Returns name, value and origin of each option."""
-    origins = run.facts.get("origins", {})
+    origins = {name: _ORIGINS.get(origin, origin) for name, origin in run.facts.get("origins", {}).items()}
     return [(name, value, origins.get(name.partition(".")[0], "")) for name, value in _flat_options(run).items()]
 
 

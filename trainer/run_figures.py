@@ -165,7 +165,8 @@ def _normal_figure(runs: Sequence[RunHistory], outlooks: Sequence[Outlook | None
     begin, end = (float(bound) for bound in (curves[0].series.steps[0], curves[0].series.steps[-1]))
     ranges = []
     if outlook.entropy is not None:
-        turn = min(outlook.left_start_at or math.inf, end)
+        # Weights that were trained before have left the start already.
+        turn = begin if runs[0].options.get("init") else min(outlook.left_start_at or math.inf, end)
         ranges = [Range(steps=(begin, turn), low=outlook.entropy, high=outlook.start)]
         ranges.append(Range(steps=(turn, end), low=None, high=outlook.entropy))
     svg = plot_curves(

@@ -27,7 +27,7 @@ from bertdata.wikitext import clean_wikitext
 from tests.benchmarks.texts import BOOKS
 from tests.corpus import article, iter_texts
 
-__all__ = ["PageMill", "write_dump", "write_dump_with_long_article", "write_packed_dump", "write_prose"]
+__all__ = ["PageMill", "iter_prose", "write_dump", "write_dump_with_long_article", "write_packed_dump", "write_prose"]
 
 DUMP = BOOKS.with_name("enwiki-106-articles.xml.bz2")
 PAGE_BYTES = 6000  # of wikitext at least, where a long article is cut
@@ -161,6 +161,11 @@ def _prose(page: bytes) -> str:
     assert found is not None
     wikitext = unescape(found[2].decode())
     return "" if wikitext.startswith("#") else clean_wikitext(wikitext)  # a redirect has none
+
+
+def iter_prose() -> Iterator[str]:
+    """Yields the prose of each of the real articles, or of made-up ones where there are none."""
+    return filter(None, map(_prose, _load_pages(DUMP)[1]))
 
 
 def _make_template(page: bytes, words: list[bytes]) -> _Template:

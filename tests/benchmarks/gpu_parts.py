@@ -22,7 +22,7 @@ LENGTHS = (128, 512)
 MFU_GOALS = {"base": 0.45, "large": 0.52}
 RATIO_GOAL, WAIT_GOAL, CURVE_GOAL = 2.0, 0.01, 0.02
 BET_MINUTES = 2.0
-WAY_SECONDS = 150.0  # that a way may take at most, start and compilation included
+WAY_SECONDS = 240.0  # that a way may take at most, start and compilation included
 LEAST_SECONDS = 15.0  # that must be left for a way to be begun
 
 

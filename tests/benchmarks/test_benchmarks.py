@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.benchmarks import build, loader, read, verify
+from tests.benchmarks import build, loader, read, train, verify
 from tests.benchmarks.batches import fingerprints, finish
+from tests.corpus import iter_texts
 
 
 @pytest.mark.slow
@@ -62,6 +63,21 @@ def test_loader_benchmark_prints_stages_and_waiting():
     for stage in ("order", "gather and mask", "batches", "all else"):
         assert re.search(rf"^{stage} +[\d.]+ s +[\d.]+% +\d+ us per batch$", result.output, re.M)
     assert re.search(r"[\d.]+% of the time is spent waiting for data", result.output)
+
+
+@pytest.mark.slow
+def test_train_benchmark_prints_its_table(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(iter_texts(200)))
+    arguments = ["--model", "tiny", "--precision", "fp32", "--length", "128", "--batch-size", "4", "--steps", "1"]
+    result = CliRunner().invoke(train.main, [*arguments, "--threads", "1", "--input", str(text)])
+    assert result.exit_code == 0, result.output
+    assert re.search(
+        r"^L = 128, tiny, fp32, 1 threads, 1 steps of 4 samples: \d+ tokens each, \d+% padding", result.output, re.M
+    )
+    assert re.search(r"^ours +[\d,]+ +[\d,]+$", result.output, re.M)
+    assert re.search(r"^transformers +[\d,]+ +[\d,]+ +[\d.]+ x .* 1\.5 x (reached|missed)$", result.output, re.M)
+    assert re.search(r"^transformers, attention dropout 0\.1 +[\d,]+ +[\d,]+ +[\d.]+ x", result.output, re.M)
 
 
 @pytest.mark.parametrize(

@@ -1,28 +1,42 @@
 """How fast a GPU trains, and whether it learns what it should: one command, `python -m tests.benchmarks.train_gpu`.
 
-First, on any machine, shards that are small enough to carry along (about a minute; 50 MB for lengths 128 and 512):
+First, on any machine, shards of 128 and of 512 tokens that are small enough to carry along (a minute, 52 MiB):
 
     python -m tests.benchmarks.train_gpu --make gpu-shards
 
-Then, on the machine with the GPU (torch >= 2.10, numpy, pyarrow, tokenizers, click, tqdm, safetensors; transformers and
-matplotlib where they are there):
+Then, on the machine with the GPU, from the root of the project. It needs torch >= 2.10, numpy, pyarrow, tokenizers,
+click, tqdm and safetensors; where transformers is not installed ours is measured alone, where matplotlib is not there
+is no plot:
 
-    python -m tests.benchmarks.train_gpu --shards gpu-shards --out gpu.json --keep gpu-results
+    python -m tests.benchmarks.train_gpu --shards gpu-shards --out gpu.json --keep gpu-results --minutes 45
 
-Parts, in this order; each can be had alone with --part, and --minutes bounds the whole call:
+or, where a call must end within ten minutes, in four of them (each with --shards, --keep and an --out of its own):
 
-    bet     2 min   layers on random tokens, no data and no loop: eager, compiled, in a CUDA graph; MFU of each
-    speed   7 min   BERT-base and BERT-large at 128 and 512, ours and transformers with SDPA and torch.compile: MFU,
-                    useful tokens and sequences per second, data wait, padding, peak memory; reached or missed by goal
-    ways   15 min   what each way gives beside the default, in the order of predicted gain: compile modes, fixed shapes,
-                    CUDA graphs, losses in the compiled graph, micro-batch size, activation checkpointing
-    curve  10 min   a real run of ours for --curve-minutes, then as many steps of transformers: both curves in one plot,
-                    and how far they lie apart; with --curve ours or theirs one of them alone, the other from --keep
+    --part bet --part speed --model base
+    --part speed --model large --length 512
+    --part ways --model base --length 128
+    --part curve --model base --length 128 --curve-minutes 2.5
 
-A call may be cut short at any time: results are printed and written to --out as they come. On a GPU every way runs in a
-process of its own; one that fails shows its error, the others go on, and the exit status is 1 in the end. What there
-was no time for says so. MFU counts the operations that the data asks for, padding not among them:
-6 L (4 H^2 + 2 H F) per token, 12 L H s for s tokens that a token attends to, 6 (H^2 + V H) per masked position.
+The parts, in this order, and what an H200 may take for each (no GPU was there to try it):
+
+    bet     2 min   layers on random tokens, no data and no loop: eager, compiled, in a CUDA graph; MFU of each beside
+                    that of one product of large matrices
+    speed  15 min   BERT-base and BERT-large at 128 and 512, ours and transformers with SDPA and torch.compile, the best
+                    of some micro-batch sizes each: useful tokens and sequences per second, MFU, waiting for data,
+                    padding, peak memory; each goal reached or missed
+    ways   20 min   what each way gives beside the default, in the order of predicted gain: compiling, losses in the
+                    compiled graph, micro-batch size, fixed shapes, CUDA graphs, hidden states in bf16, autotuning,
+                    activation checkpointing
+    curve   9 min   a real run of ours for --curve-minutes, then as many steps of transformers, same batches, weights
+                    and rates, no dropout: both curves in one plot, and how far they lie apart. --curve ours and --curve
+                    transformers are one of the runs alone; the curve of the other comes from --keep
+
+Results are printed and written to --out as they come, and what there is no time left for says so. On a GPU each way has
+a process of its own; one that fails shows its error, the others go on, and the exit status is 1 in the end. MFU counts
+what the data asks for, padding not among it, see `trainer.flops`. To see the command run without a GPU:
+
+    python -m tests.benchmarks.train_gpu --shards gpu-shards --device cpu --model tiny --tokens 512 --seconds 1 \
+        --curve-steps 20 --curve-batch-size 8 --backend eager
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from trainer.data import TrainingData
 from trainer.loader import Loader
 from trainer.metrics import pretraining_sums
 from trainer.model import build_model
-from trainer.step import backward
+from trainer.step import backward, cutting_for
 
 WAITS = {
     "_local_scalar_dense",  # item(), float(), bool()
@@ -47,6 +47,17 @@ class Watch(TorchDispatchMode):
         if name in WAITS or by_mask or (name == "repeat_interleave" and isinstance(args[-1], torch.Tensor)):
             self.found[name] += 1
         return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("pad_to_multiple", [None, 64])
+def test_samples_are_dealt_where_attention_needs_no_padding(data_set: DataSet, pad_to_multiple: int | None) -> None:
+    data = TrainingData(data_sets=(data_set,))
+    model = ModelOptions.of_size("tiny", vocab_size=120)
+    for precision, device, is_dealt in (("bf16", "cuda", True), ("bf16", "cpu", False), ("fp32", "cuda", False)):
+        options = options_for(Path("out"), model=model, precision=precision, pad_to_multiple=pad_to_multiple)
+        cutting = cutting_for(data, options, device=torch.device(device))
+        assert cutting.is_dealt == is_dealt
+        assert (cutting.max_padding is None) == (is_dealt or pad_to_multiple is not None)
 
 
 def small_steps(data_set: DataSet, *, number: int, **options: Any) -> Iterator[Any]:

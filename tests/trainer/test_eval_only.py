@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from bertdata.data_set import DataSet
 from tests.trainer.test_train import ENVIRONMENT, bert_train
 from trainer.cli import main
-from trainer.eval_only import describe_evaluation
+from trainer.eval_only import evaluation_table
 from trainer.metrics import load_metrics
 
 
@@ -114,7 +114,7 @@ def test_nothing_to_evaluate_is_an_error(new_data_set: Callable[..., DataSet], r
 def test_table_shows_what_there_is() -> None:
     result = {"step": 7, "num_samples": 1000, "num_predictions": 19_000, "mlm_loss": 2.5, "mlm_accuracy": 0.456}
     result |= {"mlm_perplexity": 12.18, "mlm_accuracy_mask": 0.4}
-    assert describe_evaluation(result).splitlines() == [
+    assert evaluation_table(result).splitlines() == [
         "step 7: 1,000 held-out samples, 19,000 predictions",
         "                                   accuracy     loss  perplexity",
         "masked words                          45.6%   2.5000        12.2",

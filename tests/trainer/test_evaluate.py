@@ -129,7 +129,7 @@ def test_chunks_are_neither_few_nor_large(num_samples: int) -> None:
     chunks = evaluation_chunks([num_samples], max_samples=None, micro_batch_size=32)
     assert sum(map(len, chunks)) == num_samples
     assert max(map(len, chunks), default=0) <= 1024
-    assert num_samples < 64 * 32 or len(chunks) >= 64
+    assert num_samples < 16 * 32 or len(chunks) >= 16
     assert all(len(chunk) % 32 == 0 for chunk in chunks[:-1])
 
 

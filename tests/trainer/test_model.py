@@ -6,7 +6,7 @@ from transformers import BertForPreTraining as HfBertForPreTraining
 
 from bertdata.data_set import DataSet
 from tests.trainer.oracle import one_batch
-from trainer.attention import layout_of, put_rows, take_rows
+from trainer.attention import Layout, attend, layout_of, put_rows, take_rows
 from trainer.batch import Batch
 from trainer.config import ModelOptions
 from trainer.export import hf_config, hf_weights, load_hf_weights
@@ -98,6 +98,16 @@ def test_model_padding_of_the_vocabulary_never_counts(batch: Batch) -> None:
     assert gradient is not None
     assert not gradient[120:].any()
     assert torch.isfinite(gradient).all()
+
+
+def test_attention_of_full_samples_equals_that_of_padded_ones() -> None:
+    torch.manual_seed(1)
+    qkv = torch.randn(3 * 8, 3, 2, 4)
+    position_ids, ends = torch.arange(8).repeat(3), torch.tensor([0, 8, 16, 24], dtype=torch.int32)
+    full = attend(qkv, Layout(position_ids, torch.arange(24), ends, 8))
+    rows = torch.arange(24) + torch.arange(3).repeat_interleave(8) * 2
+    padded = attend(qkv, Layout(position_ids, rows, ends, 10))
+    torch.testing.assert_close(full, padded)
 
 
 def test_model_samples_do_not_see_each_other(batch: Batch) -> None:

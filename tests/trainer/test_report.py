@@ -121,7 +121,7 @@ def test_page_shows_the_numbers(folders: dict[str, tuple[Path, ...]], htmls: dic
         "word frequencies only 4.00",
         "normal by now well below 4.00",
         "batch_size 8 given",
-        "learning_rate 0.01 default",
+        "learning_rate 0.01 chosen by data and device",
         "model.hidden_size 16",
         "160 for training",
     ):
@@ -143,6 +143,11 @@ def test_warnings_are_those_of_the_run(data_set: DataSet, tmp_path: Path) -> Non
     text = text_of(page_of(folder))
     assert f"Warning, step {step}: {warning}" in text
     assert "No warnings" not in text
+
+
+def test_run_from_other_weights_is_not_expected_to_know_nothing(data_set: DataSet, tmp_path: Path) -> None:
+    text = text_of(page_of(make_run(tmp_path / "phase-2", data_set=data_set, init="phase-1/hf")))
+    assert "begins from phase-1/hf: weights that were trained before" in text
 
 
 def test_torn_lines_are_said(data_set: DataSet, tmp_path: Path) -> None:
