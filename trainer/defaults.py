@@ -26,7 +26,7 @@ _LAMB_FACTOR = 4.4
 
 _OF_THE_MACHINE = (
     *("out", "model", "micro_batch_size", "precision", "compile", "activation_checkpointing", "num_loader_workers"),
-    *("pad_to_multiple", "skip_bad_blocks", "next_sentence"),
+    *("pad_to_multiple", "compile_mode", "skip_bad_blocks", "next_sentence"),
 )
 """Settings that a continued run does not take from its checkpoint."""
 

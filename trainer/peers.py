@@ -90,7 +90,11 @@ def meet(store: Store, *, rank: int, size: int, name: str, timeout_seconds: floa
         time.sleep(0.1)
     names = [json.loads(line)[2] for line in store.multi_get([_key(number) for number in range(size)])]
     store.set(f"met/{rank}", "")
+    until = time.monotonic() + TIMES.silent_seconds
     while not store.check([f"met/{number}" for number in range(size)]):  # from here on lines are states
+        if time.monotonic() > until:
+            gone = [name for number, name in enumerate(names) if not store.check([f"met/{number}"])]
+            raise TrainingError(f"{', '.join(gone)} came to where the processes meet, and is gone; start them again")
         _end_with_others(store)
         time.sleep(0.01)
     return names

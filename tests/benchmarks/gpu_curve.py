@@ -19,7 +19,7 @@ from tests.benchmarks.gpu_measuring import Row, clock
 from tests.benchmarks.gpu_steps import Step
 from tests.benchmarks.gpu_ways import Way, train_options
 from trainer.data import open_training_data
-from trainer.optimizer import learning_rate_at
+from trainer.schedule import learning_rate_at
 
 WARM_UP = 100  # steps until the highest learning rate
 LEARNING_RATE = 1e-4

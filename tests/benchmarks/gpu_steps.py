@@ -19,7 +19,7 @@ from trainer.export import hf_weights
 from trainer.loader import Loader
 from trainer.metrics import pretraining_sums
 from trainer.model import build_model
-from trainer.optimizer import make_optimizer
+from trainer.optimizer import clip_by_global_norm, make_optimizer
 from trainer.step import autocast_for, backward, cutting_for
 
 MANY_SHAPES = 64
@@ -110,7 +110,7 @@ class Step:
                 autocast=autocast,
                 loss_sums=loss_sums,
             )
-            nn.utils.clip_grad_norm_(model.parameters(), options.max_grad_norm)
+            clip_by_global_norm(model.parameters(), options.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=not holds)
             self.losses = sums[0] / batches.num_predictions + sums[3] / batches.num_samples

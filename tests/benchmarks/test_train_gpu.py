@@ -66,14 +66,14 @@ def test_speed_compares_with_transformers(tmp_path: Path, shards: Path) -> None:
 
 @pytest.mark.slow
 def test_ways_go_on_when_one_fails(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = Way(name="broken", changes={"max_grad_norm": -1.0})
+    broken = Way(name="broken", changes={"learning_rate": -1.0})
     fixed = Way(name="fixed shapes", changes={"pad_to_multiple": 64, "activation_checkpointing": True})
     layers = Way(name="layer by layer", by_layer=True, half_residuals=True, half_weights=True)
     held = Way(name="held", compile="reduce-overhead")
     monkeypatch.setattr(gpu_parts, "WAYS", (Way(name="eager", compile=None), broken, fixed, layers, held))
     result, found = run("--part", "ways", "--shards", shards, out=tmp_path / "found.json")
     assert result.exit_code == 1
-    assert re.search(r"^tiny +128  broken +TrainingError: --max-grad-norm is -1.0", result.output, re.M)
+    assert re.search(r"^tiny +128  broken +TrainingError: --learning-rate is -1.0", result.output, re.M)
     assert "1 ways failed" in result.output
     assert [row.get("mfu", 0) > 0 for row in found["parts"]["ways"]] == [True, False, True, True, True]
     assert re.search(r"^  eager +1\.00 x of eager$", result.output, re.M)

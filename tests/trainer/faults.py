@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 import trainer.checkpoint
+import trainer.distributed
 import trainer.peers
 import trainer.run_folder
 import trainer.train
@@ -121,6 +122,7 @@ def run_here(
     torch.set_num_threads(1)
     if times:
         trainer.peers.TIMES = trainer.peers.PeerTimes(**times)
+        trainer.distributed._MEETING_SECONDS = 60.0  # for one that was killed before it came, which a launcher sees
     for fault in faults:
         if fault.rank == int(environment.get("RANK", "0")):
             fault.arm()

@@ -56,6 +56,7 @@ class Case(NamedTuple):
         micro_batch_size: Samples of a micro-batch at most.
         max_padding: Padding per token that cuts micro-batches further; None for no further cuts.
         pad_to_multiple: For fixed shapes.
+        activation_checkpointing: Whether layers are computed again in the backward pass.
     """
 
     data: str
@@ -64,6 +65,7 @@ class Case(NamedTuple):
     micro_batch_size: int
     max_padding: float | None = None
     pad_to_multiple: int | None = None
+    activation_checkpointing: bool = False
 
 
 _EXACT = torch.float64
@@ -77,6 +79,7 @@ for _dealt in ("evenly", "unevenly"):
     CASES += [
         Case("shards", _dealt, _EXACT, BATCH_SIZE, max_padding=0.03),
         Case("shards", _dealt, _EXACT, BATCH_SIZE, pad_to_multiple=16),
+        Case("shards", _dealt, _EXACT, 3, activation_checkpointing=True),
         Case("no-pairs", _dealt, _EXACT, 3),
     ]
 
@@ -114,7 +117,12 @@ def _without_last_predictions(batch: Batch) -> Batch:
 def take_step(case: Case, data: TrainingData, *, world: World) -> tuple[dict[str, Tensor], Tensor]:
     """Returns the gradients of the step and the sums over all processes, by the ways of a run."""
     step = share_of(case, data, rank=world.rank, world_size=world.size)
-    bare_model = build_model(MODEL, next_sentence=data.has_next_sentence, seed=5).to(case.dtype)
+    bare_model = build_model(
+        MODEL,
+        next_sentence=data.has_next_sentence,
+        seed=5,
+        activation_checkpointing=case.activation_checkpointing,
+    ).to(case.dtype)
     model: nn.Module = bare_model
     if world.size > 1:
         model = DistributedDataParallel(bare_model, gradient_as_bucket_view=True)

@@ -75,7 +75,7 @@ def test_gradient_is_that_of_transformers_over_the_whole_batch(
                 gradients[WORDS] = gradients[WORDS][: MODEL.vocab_size]
                 check_gradients(gradients, expected, tolerance=TOLERANCE[case.dtype])
                 num_checked += 1
-    assert num_checked == 7 * (8 if name == "shards" else 1)
+    assert num_checked == 7 * (9 if name == "shards" else 1)
 
 
 def test_sums_are_the_same_for_every_number_of_processes(found: list[Found]) -> None:

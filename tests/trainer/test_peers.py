@@ -246,6 +246,14 @@ def test_meeting_names_who_is_missing() -> None:
         meet(store, rank=0, size=3, name="rank 0", timeout_seconds=60.0)  # type: ignore[arg-type]
 
 
+def test_meeting_names_who_came_and_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer.peers, "TIMES", PeerTimes(silent_seconds=0.1))
+    store = FakeStore()
+    store.set("peer/1", json.dumps([0, "runs", "rank 1 (there)"]))
+    with pytest.raises(TrainingError, match=r"rank 1 \(there\) came to where the processes meet, and is gone"):
+        meet(store, rank=0, size=2, name="rank 0", timeout_seconds=60.0)  # type: ignore[arg-type]
+
+
 def test_meeting_gives_the_names_of_all() -> None:
     store, found = FakeStore(), {}
 

@@ -122,14 +122,14 @@ def test_dropout_of_the_compiled_model_is_distributed_as_that_of_the_eager_one(d
         if compiled:
             model.compile(dynamic=True)
         drawn = []
-        for seed in range(200):
+        for seed in range(100):
             torch.manual_seed(seed)
             with torch.no_grad():
                 outputs = model(batch)
             drawn.append(float(pretraining_sums(outputs, batch)[0]) / len(batch.mask_labels))
         losses.append(torch.tensor(drawn, dtype=torch.float64))
     eager, compiled_losses = losses
-    error = (eager.var() / 200 + compiled_losses.var() / 200).sqrt()
+    error = (eager.var() / 100 + compiled_losses.var() / 100).sqrt()
     assert abs(eager.mean() - compiled_losses.mean()) < 4 * error
     assert 0.7 < compiled_losses.std() / eager.std() < 1.4
     assert eager.std() > 0.01 * eager.mean()
@@ -177,7 +177,7 @@ def test_losses_are_those_of_a_plain_loop_over_transformers(data_set: DataSet, t
         norms.append(float(torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)))
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     trained = of_kind(rows, "train")
     assert [row["loss"] for row in trained] == pytest.approx(losses, rel=1e-4)
     assert [row["grad_norm"] for row in trained] == pytest.approx(norms, rel=1e-3)

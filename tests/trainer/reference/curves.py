@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,13 +83,17 @@ RUNS = {
         make_data=make_topics, vocab_size=120, options={"max_steps": 300, "learning_rate": 4e-3, "log_every": 10}
     ),
     "world": NamedRun(
-        make_data=make_world, vocab_size=2000, options={"max_steps": 600, "learning_rate": 4e-3, "log_every": 20}
+        make_data=make_world, vocab_size=2000, options={"max_steps": 300, "learning_rate": 4e-3, "log_every": 10}
     ),
 }
 
 
 def train_curve(run: NamedRun, *, data_set: DataSet, seed: int, out: Path, **changes: Any) -> Curve:
-    """Trains a run; returns the values of its rows of training by field."""
+    """Trains a run; returns the values of its rows of training by field.
+
+    Raises:
+        InterruptedError: A signal has stopped it.
+    """
     model = ModelOptions(
         vocab_size=run.vocab_size,
         num_hidden_layers=2,
@@ -105,6 +110,8 @@ def train_curve(run: NamedRun, *, data_set: DataSet, seed: int, out: Path, **cha
         TrainingData(data_sets=(data_set,)), TrainOptions(**(values | dict(run.options) | changes)), world=world
     )
     trained = [row for row in rows if row["kind"] == "train"]
+    if trained[-1]["step"] != run.options["max_steps"]:
+        raise InterruptedError("a signal has stopped the run; its curve is cut short")
     return {name: [round(float(row[name]), 5) for row in trained] for name in ("step", *FIELDS)}
 
 
@@ -142,6 +149,11 @@ def departures(reference: Sequence[Curve], curve: Curve) -> list[str]:
     return found
 
 
+def kept_names() -> list[str]:
+    """Returns the names of the runs of which curves are kept."""
+    return [name for name in RUNS if (FOLDER / f"{name}.json").exists()]
+
+
 def load_reference(name: str) -> dict[str, Any]:
     """Returns what is kept of a run: fingerprint of its data, versions, and the curve of each seed."""
     contents: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
@@ -164,6 +176,4 @@ def save_reference(name: str, *, fingerprint: str, curves: Mapping[int, Curve]) 
 
 def _join_numbers(text: str) -> str:
     """Puts the numbers of a list on one line."""
-    import re
-
     return re.sub(r"\[\s*([^\[\]{}\"]*?)\s*\]", lambda match: f"[{' '.join(match[1].split())}]", text)
