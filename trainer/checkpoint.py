@@ -29,7 +29,7 @@ from trainer.state import MAY_DIFFER, DataState
 
 __all__ = ["FORMAT_VERSION", "check_continues", "check_room", "load_latest", "load_shared", "save_checkpoint"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _PATTERN = "step-????????.pt"
 _TORN = (
     *(RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError),

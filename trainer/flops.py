@@ -66,7 +66,9 @@ _PARTS = {"mig", "laptop", "max"}
 
 
 def training_flops(model: ModelOptions, *, num_tokens: float, squared_lengths: float, num_predictions: float) -> float:
-    """Returns the operations of forward and backward passes.
+    """Returns the operations of forward and backward passes of the published model.
+
+    That is the work that trainers are compared by, all of the last layer in it, most of which this one need not do.
 
     Args:
         model: The model's shape.

@@ -4,7 +4,7 @@ Modules and parameters carry the names that `transformers.BertForPreTraining` gi
 things differ inside: the word embeddings have rows up to a multiple of 64, and the samples of a batch lie end to end.
 
 Suffixes of tensor names: B samples, S tokens of the longest one, T tokens of all, H hidden size, N heads,
-D size of a head, P masked positions, V vocabulary (padded).
+D size of a head, P masked positions, R tokens that the heads look at, V vocabulary (padded).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from trainer.attention import Layout, attend, layout_of, take_rows
+from trainer.attention import Layout, attend, layout_of
 from trainer.batch import Batch
 from trainer.config import ModelOptions
 from trainer.dropout import Dropout
@@ -95,8 +95,11 @@ class Attention(nn.Module):
         self.self = Projections(options)
         self.output = ResidualOutput(options, input_size=options.hidden_size)
 
-    def forward(self, hidden_TH: Tensor, layout: Layout) -> Tensor:
-        attended_TH: Tensor = self.output(self.self(hidden_TH, layout), hidden_TH)
+    def forward(self, hidden_TH: Tensor, layout: Layout, rows_R: Tensor | None) -> Tensor:
+        inner_TH = self.self(hidden_TH, layout)
+        if rows_R is not None:
+            inner_TH, hidden_TH = inner_TH.index_select(0, rows_R), hidden_TH.index_select(0, rows_R)
+        attended_TH: Tensor = self.output(inner_TH, hidden_TH)
         return attended_TH
 
 
@@ -112,7 +115,7 @@ class Intermediate(nn.Module):
 
 
 class Layer(nn.Module):
-    """One transformer layer."""
+    """One transformer layer; of the tokens `rows_R` alone where they are given, which attend to all."""
 
     def __init__(self, options: ModelOptions) -> None:
         super().__init__()
@@ -120,27 +123,31 @@ class Layer(nn.Module):
         self.intermediate = Intermediate(options)
         self.output = ResidualOutput(options, input_size=options.intermediate_size)
 
-    def forward(self, hidden_TH: Tensor, layout: Layout) -> Tensor:
-        attended_TH = self.attention(hidden_TH, layout)
+    def forward(self, hidden_TH: Tensor, layout: Layout, rows_R: Tensor | None) -> Tensor:
+        attended_TH = self.attention(hidden_TH, layout, rows_R)
         return self.output(self.intermediate(attended_TH), attended_TH)  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):
-    """The stack of layers; with activation checkpointing only what goes into each is kept for the backward pass."""
+    """The stack of layers; with activation checkpointing only what goes into each is kept for the backward pass.
+
+    The last layer computes the tokens that the heads look at and no others: for base that is a twentieth of all work.
+    """
 
     def __init__(self, options: ModelOptions, *, activation_checkpointing: bool) -> None:
         super().__init__()
         self.layer = nn.ModuleList(Layer(options) for _ in range(options.num_hidden_layers))
         self.activation_checkpointing = activation_checkpointing
 
-    def forward(self, hidden_TH: Tensor, layout: Layout) -> Tensor:
-        for layer in self.layer:
+    def forward(self, hidden_TH: Tensor, layout: Layout, rows_R: Tensor | None = None) -> Tensor:
+        for number, layer in enumerate(self.layer, start=1):
+            rows = rows_R if number == len(self.layer) else None
             if self.activation_checkpointing and torch.is_grad_enabled():
                 # The state of the generator is put back, so that the second pass drops the same values.
-                hidden_TH = checkpoint(layer, hidden_TH, layout, use_reentrant=False)
+                hidden_TH = checkpoint(layer, hidden_TH, layout, rows, use_reentrant=False)
             else:
-                hidden_TH = layer(hidden_TH, layout)
-        return hidden_TH
+                hidden_TH = layer(hidden_TH, layout, rows)
+        return hidden_TH  # [R, H] where rows are given
 
 
 class Pooler(nn.Module):
@@ -226,12 +233,14 @@ class BertForPreTraining(nn.Module):
     def forward(self, batch: Batch) -> Outputs:
         """Returns the logits of a batch, see `Outputs`."""
         layout = layout_of(batch)
-        hidden_TH = self.bert.encoder(self.bert.embeddings(batch, layout), layout)
-        masked_PH = take_rows(hidden_TH, batch.mask_rows)
+        rows_R = batch.mask_rows
+        if self.next_sentence:
+            rows_R = torch.cat([rows_R, batch.cu_seqlens[: batch.num_samples].long()])  # of [CLS]
+        hidden_RH = self.bert.encoder(self.bert.embeddings(batch, layout), layout, rows_R)
+        masked_PH, cls_BH = hidden_RH.tensor_split([len(batch.mask_rows)])
         mlm_logits_PV = self.cls.predictions(masked_PH, self.bert.embeddings.word_embeddings.weight)
         if not self.next_sentence:
             return Outputs(mlm_logits_PV, None)
-        cls_BH = take_rows(hidden_TH, batch.cu_seqlens[: batch.num_samples].long())
         return Outputs(mlm_logits_PV, self.cls.seq_relationship(self.bert.pooler(cls_BH)))
 
 
