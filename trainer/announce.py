@@ -9,6 +9,7 @@ from itertools import groupby
 from trainer.config import TrainOptions
 from trainer.data import TrainingData
 from trainer.defaults import Choice
+from trainer.phases import SCHEDULE
 from trainer.presets import find_mismatches
 from trainer.schedule import learning_rate_at, schedule_length
 
@@ -18,11 +19,17 @@ _log = logging.getLogger(__name__)
 
 
 def announce(data: TrainingData, choice: Choice, *, device: str, num_processes: int) -> None:
-    """Logs what a run is about to do, and a warning for each thing that its recipe would have otherwise."""
+    """Logs what a run is about to do, and warns of what its recipe would have otherwise and of what will be slow."""
     for line in describe_run(data, choice, device=device, num_processes=num_processes):
         _log.info("%s", line)
     for warning in find_warnings(data, choice):
         _log.warning("warning: %s: %s", choice.options.preset, warning)
+    options = choice.options
+    if options.compile and options.compile_mode == "reduce-overhead" and options.pad_to_multiple is None:
+        _log.warning(
+            "warning: --compile-mode reduce-overhead makes a CUDA graph for every shape of a batch, and without "
+            "padding these are many; give --pad-to-multiple, too"
+        )
 
 
 def find_warnings(data: TrainingData, choice: Choice) -> list[str]:
@@ -42,6 +49,19 @@ def find_warnings(data: TrainingData, choice: Choice) -> list[str]:
         found.append(
             f"the phase before ended at step {options.schedule_start:,}, the recipe's at "
             f"{phase.settings['schedule_start']:,}; the schedule goes on where it ended"
+        )
+    others = [
+        f"--{name.replace('_', '-')} {getattr(options, name)}, the recipe {phase.settings.get(name)}"
+        for name in SCHEDULE
+        if choice.origins[name] == "init" and getattr(options, name) != phase.settings.get(name)
+    ]
+    if others:
+        found.append(f"the schedule is that of the phase before, which has {'; '.join(others)}")
+    end = options.schedule_start + options.max_steps
+    if choice.origins["schedule_steps"] == "init" and end < schedule_length(options):
+        found.append(
+            f"the run ends at step {end:,} of the {schedule_length(options):,} of the schedule, at a rate of "
+            f"{learning_rate_at(options.max_steps - 1, options):.3g}; leave --max-steps out to go to its end"
         )
     return found
 

@@ -1,13 +1,15 @@
 """Attention among the tokens of each sample, for samples that lie end to end.
 
-Where the device has it, `torch.nn.attention.varlen` takes them as they are (CUDA, half precision). Elsewhere they are
-padded for scaled_dot_product_attention and unpadded again. Both take and return the same tensors.
+Where the device has it, `torch.nn.attention.varlen` takes them as they are (CUDA from compute capability 8.0 on, half
+precision). Elsewhere they are padded for scaled_dot_product_attention and unpadded again. Both take and return the same
+tensors.
 
 Suffixes of tensor names as in `trainer.model`.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -52,7 +54,20 @@ def layout_of(batch: Batch) -> Layout:
 def needs_padding(device: torch.device, *, dtype: torch.dtype, head_size: int) -> bool:
     """Returns whether `attend` has to pad samples to the longest of a batch."""
     is_half = dtype in (torch.bfloat16, torch.float16)
-    return varlen_attn is None or device.type != "cuda" or not is_half or head_size % 8 != 0
+    if varlen_attn is None or device.type != "cuda" or not is_half or head_size % 8 != 0:
+        return True
+    return not _has_flash_attention(device.index)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _has_flash_attention(index: int | None) -> bool:
+    """Returns whether FlashAttention, which `varlen_attn` is made of, runs on a CUDA device."""
+    return _capability_of(index) >= (8, 0)
+
+
+@functools.cache
+def _capability_of(index: int | None) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
 
 
 class _TakeRows(torch.autograd.Function):

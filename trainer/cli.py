@@ -116,7 +116,7 @@ class _TrainCommand(click.Group):
 @click.option(
     "--compile-mode",
     type=click.Choice(["default", "reduce-overhead", "max-autotune-no-cudagraphs"]),
-    help="Mode of torch.compile: reduce-overhead is with CUDA graphs and wants --pad-to-multiple; "
+    help="Mode of --compile: reduce-overhead is with CUDA graphs and wants --pad-to-multiple; "
     "max-autotune-no-cudagraphs tries out kernels first, for minutes. [default: default]",
 )
 @click.option("--eval-every", type=_AT_LEAST_ONE, help="Steps between evaluations. [default: the steps of an epoch]")
@@ -194,6 +194,8 @@ def main(*, shards: tuple[str, ...], out: str, eval_only: bool, compile_model: b
         if options[first] is not None and options[second] is not None:
             names = ["--" + name.replace("size", "model").replace("_", "-") for name in (first, second)]
             raise click.UsageError(f"{names[0]} and {names[1]} exclude each other; give one of them.")
+    if options["compile_mode"] is not None and not compile_model:
+        raise click.UsageError(f"--compile-mode {options['compile_mode']} is of torch.compile; give --compile, too.")
     if _starts_processes(options["gpus"]):
         sys.exit(_start_processes(options["gpus"], arguments=click.get_current_context().meta["arguments"]))
     _run(shards=shards, out=out, eval_only=eval_only, settings=options | {"compile": compile_model})

@@ -122,7 +122,9 @@ def choose(
     if request.epochs and "max_steps" not in given:
         steps = _steps_of(request.epochs, data=data, batch_size=_merge(layers)["batch_size"])
         layers["given"] = given | {"max_steps": steps}
-    if layers["given"].get("max_steps", kept.get("max_steps")) != kept.get("max_steps") and not preset:
+    settled = _merge(layers)
+    is_whole_schedule = not (settled.get("schedule_steps") or settled.get("schedule_start"))
+    if is_whole_schedule and settled.get("max_steps") != kept.get("max_steps"):
         kept.pop("warmup_steps", None)  # it was, or would have been, chosen by the number of steps
     chosen = _choose_rest(_merge(layers), model=model, data=data, on_gpu=on_gpu, world_size=world_size)
     layers["default"] = chosen | layers.get("default", {})

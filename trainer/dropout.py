@@ -22,7 +22,7 @@ class _AddDropped(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, residual: Tensor | None, probability: float) -> Tensor:
-        num_dropped = round(probability * _STEPS)
+        num_dropped = min(round(probability * _STEPS), _STEPS - 1)  # of none kept, no mean could stay
         bits = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
         bits = bits.view(torch.int16)[: values.numel()].view(values.shape)
         is_kept = bits >= num_dropped - _STEPS // 2
@@ -44,7 +44,7 @@ class Dropout(nn.Module):
     All draws come from torch's generator of the device.
 
     Args:
-        probability: Share of the values that become 0; on a CPU it is rounded to a multiple of 2**-16.
+        probability: Share of the values that become 0; below 1. On a CPU it is rounded to a multiple of 2**-16 below 1.
     """
 
     def __init__(self, probability: float) -> None:

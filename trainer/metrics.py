@@ -16,13 +16,15 @@
 | data_wait | train | share of the time waited for data, by the process that waited most |
 | sequences_per_second, tokens_per_second | train | of all processes; padding is not counted |
 | tflops_per_device | train | TFLOP/s of the model's own products in a process, see `trainer.flops` |
-| mfu | train | the same as a share of the device's peak; absent where that is not known |
+| mfu | train | the same as a share of the device's peak, the last layer counted whole; absent where that is not known |
 | eta_seconds | train | time to the end of the run, with its evaluations and checkpoints |
 | bad_blocks, bad_samples | train | left out so far; only with --skip-bad-blocks |
 
 Rows of kind "train" and "epoch" are means over all positions and samples since the row of that kind before; pauses for
-evaluations and checkpoints are not in their times. A continued run writes the rows that an uninterrupted one writes,
-except `TIMES`; another number of processes gives the same up to rounding, and other padding.
+evaluations and checkpoints are not in their times. `tflops_per_device` and `mfu` count the last layer as the published
+model has it, although its output for tokens that no head looks at is not computed: about 5 % for base. A continued run
+writes the rows that an uninterrupted one writes, except `TIMES`; another number of processes gives the same up to
+rounding, and other padding.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Modules and parameters carry the names that `transformers.BertForPreTraining` gi
 things differ inside: the word embeddings have rows up to a multiple of 64, and the samples of a batch lie end to end.
 
 Suffixes of tensor names: B samples, S tokens of the longest one, T tokens of all, H hidden size, N heads,
-D size of a head, P masked positions, R tokens that the heads look at, V vocabulary (padded).
+D size of a head, P masked positions, R tokens that the heads look at (in layers before the last: all T), V vocabulary
+(padded).
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ class ResidualOutput(nn.Module):
         self.LayerNorm = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
         self.dropout = Dropout(options.hidden_dropout_prob)
 
-    def forward(self, inner: Tensor, residual_TH: Tensor) -> Tensor:
-        hidden_TH: Tensor = self.LayerNorm(self.dropout(self.dense(inner), residual_TH))
-        return hidden_TH
+    def forward(self, inner: Tensor, residual_RH: Tensor) -> Tensor:
+        hidden_RH: Tensor = self.LayerNorm(self.dropout(self.dense(inner), residual_RH))
+        return hidden_RH
 
 
 class Attention(nn.Module):
@@ -96,11 +97,11 @@ class Attention(nn.Module):
         self.output = ResidualOutput(options, input_size=options.hidden_size)
 
     def forward(self, hidden_TH: Tensor, layout: Layout, rows_R: Tensor | None) -> Tensor:
-        inner_TH = self.self(hidden_TH, layout)
+        inner_RH, residual_RH = self.self(hidden_TH, layout), hidden_TH
         if rows_R is not None:
-            inner_TH, hidden_TH = inner_TH.index_select(0, rows_R), hidden_TH.index_select(0, rows_R)
-        attended_TH: Tensor = self.output(inner_TH, hidden_TH)
-        return attended_TH
+            inner_RH, residual_RH = inner_RH.index_select(0, rows_R), residual_RH.index_select(0, rows_R)
+        attended_RH: Tensor = self.output(inner_RH, residual_RH)
+        return attended_RH
 
 
 class Intermediate(nn.Module):
@@ -110,8 +111,8 @@ class Intermediate(nn.Module):
         super().__init__()
         self.dense = nn.Linear(options.hidden_size, options.intermediate_size)
 
-    def forward(self, hidden_TH: Tensor) -> Tensor:
-        return F.gelu(self.dense(hidden_TH))
+    def forward(self, attended_RH: Tensor) -> Tensor:
+        return F.gelu(self.dense(attended_RH))
 
 
 class Layer(nn.Module):
@@ -124,8 +125,8 @@ class Layer(nn.Module):
         self.output = ResidualOutput(options, input_size=options.intermediate_size)
 
     def forward(self, hidden_TH: Tensor, layout: Layout, rows_R: Tensor | None) -> Tensor:
-        attended_TH = self.attention(hidden_TH, layout, rows_R)
-        return self.output(self.intermediate(attended_TH), attended_TH)  # type: ignore[no-any-return]
+        attended_RH = self.attention(hidden_TH, layout, rows_R)
+        return self.output(self.intermediate(attended_RH), attended_RH)  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):

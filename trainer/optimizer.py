@@ -30,7 +30,8 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optim
     Args:
         model: The model, already on its device.
         options: `optimizer`, `learning_rate` (that of each step comes from `trainer.schedule`), `adam_beta1`,
-            `adam_beta2`, `adam_epsilon`, `weight_decay` and `bias_correction` are used.
+            `adam_beta2`, `adam_epsilon`, `weight_decay` and `bias_correction` are used. The groups know of the last,
+            too: `load_optimizer_state` asks them.
 
     Source:
         Without bias correction, AdamW is AdamWeightDecayOptimizer of google-research/bert, `optimization.py`.
@@ -40,6 +41,8 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optim
         {"params": [pair for pair in trained if is_decayed(pair[0])], "weight_decay": options.weight_decay},
         {"params": [pair for pair in trained if not is_decayed(pair[0])], "weight_decay": 0.0},
     ]
+    for group in groups:
+        group["bias_correction"] = options.bias_correction
     betas = (options.adam_beta1, options.adam_beta2)
     if options.optimizer == "lamb":
         return Lamb(
@@ -51,13 +54,12 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optim
         )
     # Fused: one pass over the parameters, on a CPU as well as on CUDA.
     adamw = torch.optim.AdamW(groups, lr=options.learning_rate, betas=betas, eps=options.adam_epsilon, fused=True)
-    if not options.bias_correction:
-        _put_far_on(adamw)
+    _put_far_on(adamw)
     return adamw
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> list[str]:
-    """Takes the moments of a saved optimizer; rate, decay and betas stay those of this one.
+    """Takes the moments of a saved optimizer; rate, decay, betas and bias correction stay those of this one.
 
     Args:
         optimizer: From `make_optimizer`.
@@ -94,8 +96,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]
             else:
                 state[place] = moments
     optimizer.load_state_dict({"state": state, "param_groups": plain["param_groups"]})
-    if isinstance(optimizer, torch.optim.AdamW) and _is_far_on(plain):
-        _put_far_on(optimizer)
+    _put_far_on(optimizer)
     return missing
 
 
@@ -107,19 +108,15 @@ def clip_by_global_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> 
     return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
-def _put_far_on(adamw: torch.optim.AdamW) -> None:
-    """Gives all parameters a state whose steps are so many that no bias is left to correct.
+def _put_far_on(optimizer: torch.optim.Optimizer) -> None:
+    """Gives parameters without bias correction a state whose steps are so many that no bias is left to correct.
 
-    The fused kernel knows no other way to leave the correction out.
+    The fused kernel knows no other way to leave the correction out. Steps that were counted elsewhere go.
     """
-    for group in adamw.param_groups:
-        for parameter in group["params"]:
-            state = adamw.state[parameter]
+    for group in optimizer.param_groups:
+        for parameter in [] if group["bias_correction"] else group["params"]:
+            state = optimizer.state[parameter]
             state["step"] = torch.full((), FAR_ON, dtype=torch.float32, device=parameter.device)
             for name in ("exp_avg", "exp_avg_sq"):
                 if name not in state:
                     state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-
-
-def _is_far_on(plain: dict[str, Any]) -> bool:
-    return any(float(state["step"]) == FAR_ON for state in plain["state"].values())

@@ -14,11 +14,13 @@ from trainer.initial import Initial
 from trainer.optimizer import load_optimizer_state
 from trainer.presets import Phase, Preset
 
-__all__ = ["check_beginning", "find_run", "settings_from_run", "take_moments"]
+__all__ = ["SCHEDULE", "check_beginning", "find_run", "settings_from_run", "take_moments"]
 
 _log = logging.getLogger(__name__)
 
-_SCHEDULE = ("learning_rate", "warmup_steps", "schedule_steps", "decay_power", "decay_from", "decay_to")
+SCHEDULE = ("learning_rate", "warmup_steps", "schedule_steps", "decay_power", "decay_from", "decay_to")
+"""Settings that make a schedule."""
+
 _OPTIMIZER = (
     *("optimizer", "adam_beta1", "adam_beta2", "adam_epsilon", "bias_correction"),
     *("weight_decay", "max_grad_norm"),
@@ -61,7 +63,7 @@ def check_beginning(
     """
     if not is_new:
         for name in ("preset", "phase", "init"):
-            if name in given and given[name] != kept.get(name):
+            if name in given and not _is_same(name, given[name], kept.get(name)):
                 raise TrainingError(
                     f"{out} holds a run that began with {_option(name, kept.get(name))}, not with "
                     f"{_option(name, given[name])}; leave the option out, or give another --out folder"
@@ -79,6 +81,12 @@ def check_beginning(
         )
 
 
+def _is_same(name: str, value: Any, other: Any) -> bool:
+    if name == "init" and other is not None:
+        return Path(value).resolve() == Path(other).resolve()  # one place has many names
+    return bool(value == other)
+
+
 def _option(name: str, value: Any) -> str:
     return f"--{name} {value}" if value is not None else f"no --{name}"
 
@@ -89,7 +97,7 @@ def settings_from_run(
     """Returns the settings that a new run takes from the run that its weights come from.
 
     It goes on in the schedule of that run if that schedule reaches further than that run went, unless its recipe has a
-    schedule of its own, or something of one is given.
+    schedule of its own, or something of another one is given.
 
     Args:
         run: Checkpoint of that run.
@@ -97,18 +105,20 @@ def settings_from_run(
         preset: The recipe and its phase; None for none.
 
     Returns:
-        Nothing for a schedule of its own. Else its place in that schedule, and that the optimizer's state is taken,
-        too; without a recipe, also all that makes the schedule and the optimizer.
+        Nothing for a schedule of its own. Else that schedule as it was run, the place in it, the steps that are left
+        of it, and that the optimizer's state is taken, too; without a recipe, also all that makes the optimizer.
     """
     before = run["options"]
     start, end = before["schedule_start"] + run["step"], before["schedule_steps"]
-    own = ("learning_rate", "warmup_steps", "schedule_steps", "schedule_start")
-    if end is None or start >= end or any(name in given for name in own):
+    same = {name: before[name] for name in ("learning_rate", "warmup_steps", "schedule_steps")}
+    same["schedule_start"] = start
+    if end is None or start >= end or any(given.get(name, value) != value for name, value in same.items()):
         return {}
-    place = {"schedule_start": start, "init_optimizer": True}
-    if preset:
-        return place if preset[1].continues_schedule else {}
-    return {name: before[name] for name in (*_SCHEDULE, *_OPTIMIZER)} | place | {"max_steps": end - start}
+    if preset and not preset[1].continues_schedule:
+        return {}
+    names = SCHEDULE if preset else (*SCHEDULE, *_OPTIMIZER)
+    place = {"schedule_start": start, "max_steps": end - start, "init_optimizer": True}
+    return {name: before[name] for name in names} | place
 
 
 def take_moments(optimizer: torch.optim.Optimizer, initial: Initial) -> None:

@@ -88,5 +88,24 @@ def test_what_differs_from_a_recipe_is_a_warning(
     longer = TrainingData(data_sets=(new_data_set(max_seq_length=512),))
     choice = choice_of(longer, size=None, preset="bert-base", phase=2, init=str(tmp_path))
     assert find_warnings(longer, choice) == [
-        "the phase before ended at step 2, the recipe's at 900,000; the schedule goes on where it ended"
+        "the phase before ended at step 2, the recipe's at 900,000; the schedule goes on where it ended",
+        "the schedule is that of the phase before, which has --learning-rate 0.01, the recipe 0.0001; --warmup-steps 2, "
+        "the recipe 10000; --decay-from peak, the recipe start",
     ]
+    shorter = choice_of(longer, size=None, preset="bert-base", phase=2, init=str(tmp_path), max_steps=98)
+    assert find_warnings(longer, shorter)[2:] == [
+        "the run ends at step 100 of the 1,000,000 of the schedule, at a rate of 0.01; leave --max-steps out to go to "
+        "its end"
+    ]
+
+
+@pytest.mark.parametrize(("given", "is_warned"), [({}, True), ({"pad_to_multiple": 64}, False)])
+def test_graphs_of_all_shapes_are_a_warning(
+    data_set: DataSet, caplog: pytest.LogCaptureFixture, given: dict[str, int], is_warned: bool
+) -> None:
+    data = TrainingData(data_sets=(data_set,))
+    for mode in ("default", "reduce-overhead"):
+        choice = choice_of(data, compile=True, compile_mode=mode, **given)
+        announce(data, choice, device="cpu", num_processes=1)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert ["give --pad-to-multiple, too" in warning for warning in warnings] == [True] * is_warned

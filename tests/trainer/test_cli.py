@@ -38,6 +38,8 @@ def test_help_describes_every_option() -> None:
         (("--shards", "x", "--model", "huge"), "'tiny'"),
         (("--shards", "x", "--epochs", "1", "--max-steps", "5"), "--epochs and --max-steps exclude each other"),
         (("--shards", "x", "--model", "tiny", "--config", "c.json"), "--model and --config exclude each other"),
+        (("--shards", "x", "--compile-mode", "reduce-overhead"), "give --compile, too"),
+        (("--shards", "x", "--compile-mode", "default", "--no-compile"), "give --compile, too"),
     ],
 )
 def test_usage_errors_exit_with_2(arguments: tuple[str, ...], message: str) -> None:

@@ -50,7 +50,10 @@ class Watch(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("pad_to_multiple", [None, 64])
-def test_samples_are_dealt_where_attention_needs_no_padding(data_set: DataSet, pad_to_multiple: int | None) -> None:
+def test_samples_are_dealt_where_attention_needs_no_padding(
+    data_set: DataSet, pad_to_multiple: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.attention._capability_of", lambda _: (9, 0))
     data = TrainingData(data_sets=(data_set,))
     model = ModelOptions.of_size("tiny", vocab_size=120)
     for precision, device, is_dealt in (("bf16", "cuda", True), ("bf16", "cpu", False), ("fp32", "cuda", False)):

@@ -7,6 +7,7 @@ import pytest
 
 from bertdata.data_set import DataSet
 from bertdata.errors import TrainingError
+from trainer.checkpoint import check_continues
 from trainer.config import MODEL_SIZES, ModelOptions, TrainOptions, load_model_options
 from trainer.data import TrainingData
 from trainer.defaults import Choice, Request
@@ -72,6 +73,27 @@ def test_continued_run_keeps_what_is_not_given(data_set: DataSet) -> None:
     on_gpu = choose(data_set, before=first.to_json(), device_type="cuda")
     assert (on_gpu.model, on_gpu.batch_size, on_gpu.max_steps) == (first.model, 32, 90)
     assert choose(data_set, before=first.to_json(), max_steps=200).warmup_steps == 20
+
+
+@pytest.mark.parametrize("part", [{"schedule_steps": 500}, {"schedule_start": 100}])
+def test_run_of_a_longer_schedule_keeps_its_warm_up(data_set: DataSet, part: dict[str, int]) -> None:
+    first = choose(data_set, max_steps=90, warmup_steps=77, **part)
+    again = choice(data_set, before=first.to_json(), max_steps=200)
+    assert (again.options.warmup_steps, again.origins["warmup_steps"]) == (77, "checkpoint")
+    assert choose(data_set, before=first.to_json(), max_steps=200, warmup_steps=3).warmup_steps == 3
+
+
+def test_run_of_its_own_schedule_says_that_its_warm_up_is_another(
+    data_set: DataSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = choose(data_set, max_steps=90, warmup_steps=77)
+    again = choice(data_set, before=first.to_json(), max_steps=200)
+    assert (again.options.warmup_steps, again.origins["warmup_steps"]) == (20, "default")
+    data = TrainingData(data_sets=(data_set,)).initial_state(seed=0, batch_size=first.batch_size)
+    state = {"options": first.to_json(), "data": data.to_json(), "step": 3}
+    with caplog.at_level("INFO"):
+        check_continues(state, options=again.options.to_json(), data=data, folder=Path("run"))
+    assert "continuing with warmup_steps 20 instead of 77" in caplog.messages
 
 
 def test_value_comes_from_the_first_that_has_one(data_set: DataSet) -> None:

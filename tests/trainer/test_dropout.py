@@ -69,3 +69,10 @@ def test_dropout_keeps_half_precision_where_it_gets_it() -> None:
     assert values.grad is not None
     assert values.grad.dtype == torch.bfloat16
     assert set(values.grad.unique().tolist()) == {0.0, 2.0}
+
+
+def test_dropout_of_almost_all_keeps_one_step_in_65536() -> None:
+    torch.manual_seed(5)
+    dropped = Dropout(0.999999)(torch.ones(1 << 20))
+    assert set(dropped.unique().tolist()) == {0.0, 65536.0}
+    assert 0 < int((dropped != 0).sum()) < 64  # 16 on average

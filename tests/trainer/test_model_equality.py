@@ -20,6 +20,7 @@ from tests.trainer.references import (
     step_of_ours,
     step_of_transformers,
 )
+from trainer import attention
 from trainer.attention import attend, layout_of, needs_padding, varlen_attn
 from trainer.batch import Batch, Cutting, _fix_shapes
 from trainer.compiling import compile_step
@@ -138,6 +139,43 @@ def test_varlen_attn_takes_what_it_is_given() -> None:
     defaults = {name: one.default for name, one in inspect.signature(varlen_attn).parameters.items()}
     assert defaults.get("window_size", (-1, -1)) == (-1, -1)  # torch 2.11 and later
     assert defaults.get("is_causal", False) is False  # torch 2.10
+
+
+@pytest.fixture
+def capabilities(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Makes GPU 0 one of capability 7.5 and all others of 8.0; holds the GPUs that were asked."""
+    asked: list[int] = []
+
+    def get_device_capability(index: int) -> tuple[int, int]:
+        asked.append(index)
+        return (8, 0) if index else (7, 5)
+
+    attention._capability_of.cache_clear()
+    monkeypatch.setattr("torch.cuda.get_device_capability", get_device_capability)
+    yield asked
+    attention._capability_of.cache_clear()
+
+
+@pytest.mark.skipif(varlen_attn is None, reason="needs torch 2.10")
+def test_old_gpus_pad_for_attention(capabilities: list[int]) -> None:
+    for _ in range(3):
+        padded = [needs_padding(torch.device("cuda", i), dtype=torch.bfloat16, head_size=64) for i in range(3)]
+        assert padded == [True, False, False]
+    assert capabilities == [0, 1, 2]  # once each
+    assert needs_padding(torch.device("cuda", 1), dtype=torch.float32, head_size=64)
+    assert needs_padding(torch.device("cuda", 1), dtype=torch.bfloat16, head_size=12)
+    assert needs_padding(torch.device("cpu"), dtype=torch.bfloat16, head_size=64)
+    assert capabilities == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("compiler", "capabilities")
+def test_capability_is_a_constant_of_compiled_graphs(recwarn: pytest.WarningsRecorder) -> None:
+    def one_if_padded(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+        return values + needs_padding(device, dtype=torch.bfloat16, head_size=64)
+
+    compiled = torch.compile(one_if_padded, backend="eager", fullgraph=True)
+    assert [compiled(torch.zeros(()), torch.device("cuda", index)).item() for index in (0, 1)] == [1, 0]
+    assert not recwarn.list
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

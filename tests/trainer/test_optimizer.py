@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bertdata.errors import TrainingError
 from trainer.config import ModelOptions, TrainOptions
+from trainer.lamb import FAR_ON
 from trainer.model import build_model
 from trainer.optimizer import clip_by_global_norm, is_decayed, load_optimizer_state, make_optimizer
 
@@ -172,6 +173,43 @@ def test_moments_of_adamw_are_those_of_lamb(bias_correction: bool) -> None:
     assert load_optimizer_state(optimizer, state) == []
     for value in optimizer.state.values():
         assert float(value["step"]) == (3 if bias_correction else pytest.approx(1e30))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "lamb"])
+def test_loaded_steps_count_for_nothing_without_bias_correction(kind: str) -> None:
+    _, state = trained(options_for(optimizer=kind), first=0, last=3)
+    assert {float(value["step"]) for value in state["state"].values()} == {3}
+    dropped = state["state"].pop(0)  # a parameter that the other model did not have
+    model = build_model(MODEL)
+    optimizer = make_optimizer(model, options_for(optimizer=kind, bias_correction=False))
+    assert len(load_optimizer_state(optimizer, state)) == 1
+    assert len(optimizer.state) == len(state["state"]) + 1
+
+    before = weights_of(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert {float(value["step"]) for value in optimizer.state.values()} == {float(torch.tensor(FAR_ON))}
+    first = optimizer.param_groups[0]["params"][0]
+    assert first.shape == dropped["exp_avg"].shape
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+            moments = optimizer.state[parameter]
+            update = moments["exp_avg"] / (moments["exp_avg_sq"].sqrt() + 1e-6)  # nothing is corrected
+            update = update + group["weight_decay"] * before[name]
+            if kind == "lamb" and group["weight_decay"]:
+                update *= before[name].norm() / update.norm()
+            expected = before[name] - 0.5 * update
+            torch.testing.assert_close(parameter.detach(), expected, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "lamb"])
+def test_loaded_steps_stay_with_bias_correction(kind: str) -> None:
+    _, state = trained(options_for(optimizer=kind), first=0, last=3)
+    del state["state"][0]
+    optimizer = make_optimizer(build_model(MODEL), options_for(optimizer=kind))
+    assert len(load_optimizer_state(optimizer, state)) == 1
+    assert {float(value["step"]) for value in optimizer.state.values()} == {3}
 
 
 def test_state_of_other_shapes_is_refused() -> None:

@@ -18,6 +18,7 @@ from trainer.metrics import load_metrics
 from trainer.model import build_model
 from trainer.optimizer import make_optimizer
 from trainer.phases import find_run, take_moments
+from trainer.schedule import learning_rate_at
 from trainer.train import train
 
 
@@ -148,6 +149,37 @@ def test_preset_goes_on_where_the_phase_before_ended(data_set: DataSet, tmp_path
     own = chosen(data_set, tmp_path / "2", preset="lamb-large", phase=2, init=str(tmp_path / "1"), **small)
     assert (own.schedule_start, own.schedule_steps, own.learning_rate) == (0, 1_563, 4e-3)
     assert own.init_optimizer
+
+
+@pytest.mark.parametrize("again", [{}, {"schedule_steps": 15}, {"learning_rate": 2e-3, "warmup_steps": 4}])
+def test_phase_2_of_a_preset_takes_the_schedule_that_phase_1_had(
+    data_set: DataSet, tmp_path: Path, again: dict[str, Any]
+) -> None:
+    shape = {"learning_rate": 2e-3, "warmup_steps": 4, "schedule_steps": 15, "decay_power": 0.5}
+    first = chosen(data_set, tmp_path / "1", preset="bert-base", max_steps=6, **shape)
+    train(TrainingData(data_sets=(data_set,)), _shrunk(first), world=ALONE)
+    phase_2 = {"preset": "bert-base", "phase": 2, "init": str(tmp_path / "1")}
+    second = chosen(data_set, tmp_path / "2", **phase_2, **again)
+    assert {name: getattr(second, name) for name in shape} == shape
+    assert (second.schedule_start, second.max_steps, second.init_optimizer) == (6, 9, True)
+    one = chosen(data_set, tmp_path / "one", preset="bert-base", max_steps=15, **shape)
+    assert [learning_rate_at(step, second) for step in range(9)] == [
+        learning_rate_at(step, one) for step in range(6, 15)
+    ]
+    shorter = chosen(data_set, tmp_path / "2", **phase_2, max_steps=5)
+    assert (shorter.schedule_start, shorter.schedule_steps, shorter.max_steps) == (6, 15, 5)
+
+
+def test_beginning_is_compared_as_a_place(
+    data_set: DataSet, phase_1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "2"
+    train_on(data_set, chosen(data_set, out, init=str(phase_1), max_steps=1))
+    monkeypatch.chdir(phase_1.parent)
+    for same in (f"{phase_1}/", phase_1.name, f"./{phase_1.name}/../{phase_1.name}"):
+        assert chosen(data_set, out, init=same).max_steps == 1
+    with pytest.raises(TrainingError, match="holds a run that began with --init"):
+        chosen(data_set, out, init=f"{phase_1}-other")
 
 
 def _shrunk(options: TrainOptions) -> TrainOptions:
