@@ -11,7 +11,9 @@ generator lives on from one step to the next.
 from __future__ import annotations
 
 import errno
+import io
 import logging
+import os
 import pickle
 import struct
 import zlib
@@ -32,9 +34,11 @@ __all__ = ["FORMAT_VERSION", "check_continues", "check_room", "load_latest", "lo
 FORMAT_VERSION = 3
 _PATTERN = "step-????????.pt"
 _TORN = (
-    *(RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError),
+    *(RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError),
     *(BadZipFile, pickle.UnpicklingError, zlib.error, struct.error),
 )
+"""What reading a damaged file raises. An OSError says nothing of the file: the disk or the rights may be the reason."""
+
 _BYTES_PER_PARAMETER = 12  # float32: the weight and two averages of its gradient
 _EXPORTED_BYTES_PER_PARAMETER = 4
 
@@ -42,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
-    """Writes a checkpoint, then removes all but the newest.
+    """Writes a checkpoint, then removes all but the newest, and those of later steps: the run did not go on from them.
 
     Where the disk is full, older ones make room, as long as a whole one is left.
 
@@ -58,9 +62,9 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
         OutputError: The disk is full or cannot be written to.
     """
     path = folder / f"step-{state['step']:08d}.pt"
-    for left_over in folder.glob("*.tmp"):  # of a process that was killed while it saved
-        left_over.unlink()
     try:
+        for left_over in folder.glob("*.tmp"):  # of a process that was killed while it saved
+            left_over.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         try:
             _write(path, state)
@@ -73,7 +77,15 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
             f"{path} cannot be written ({error}); make room and run the same command again, it continues from the "
             "checkpoint before"
         ) from error
-    remove_durably(sorted(folder.glob(_PATTERN))[:-keep])
+    paths = sorted(folder.glob(_PATTERN))
+    later = [other for other in paths if other > path]  # damaged ones; else it would have continued from them
+    try:
+        remove_durably(later + paths[: len(paths) - len(later)][:-keep])
+    except OSError as error:
+        raise OutputError(
+            f"checkpoints in {folder} cannot be removed to keep {keep} ({error}); see who may write there, and run the "
+            "same command again, it continues"
+        ) from error
     return path
 
 
@@ -124,11 +136,30 @@ def _check_whole(path: Path) -> None:
     """Checks every byte that a checkpoint holds against its CRC-32, which torch.load does not do.
 
     Raises:
-        BadZipFile: Or another one of `_TORN`.
+        BadZipFile: It is damaged.
+        OSError: It cannot be read.
     """
-    with ZipFile(path) as archive:
-        if (name := archive.testzip()) is not None:
-            raise BadZipFile(f"{name} does not have its CRC-32")
+    with _Source(path) as source:
+        try:
+            with ZipFile(io.BufferedReader(source)) as archive:
+                name = archive.testzip()
+        except (*_TORN, OSError) as error:  # an OSError where a damaged file names a place before its beginning
+            raise source.error or BadZipFile(str(error) or type(error).__name__) from error
+    if name is not None:
+        raise BadZipFile(f"{name} does not have its CRC-32")
+
+
+class _Source(io.FileIO):
+    """A file that keeps the error of reading, of which ZipFile makes another one: that the file is damaged."""
+
+    error: OSError | None = None
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return os.readv(self.fileno(), [buffer])
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -137,6 +168,7 @@ def _load(path: Path) -> dict[str, Any]:
     Raises:
         TrainingError: Another version has written it.
         BadZipFile: It is damaged; or another one of `_TORN`.
+        OSError: It cannot be read.
     """
     _check_whole(path)
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -154,14 +186,19 @@ def load_latest(folder: Path) -> dict[str, Any] | None:
     A damaged one is skipped with a warning for the one before.
 
     Raises:
-        TrainingError: There are checkpoints, but none can be read.
+        TrainingError: There are checkpoints, but all are damaged, or the newest that may be whole cannot be read now.
     """
     paths = sorted(folder.glob(_PATTERN), reverse=True)
     for path in paths:
         try:
             return _load(path)
         except _TORN as error:
-            _log.warning("%s cannot be read (%s); taking the checkpoint before it", path, str(error).split("\n")[0])
+            _log.warning("%s is damaged (%s); taking the checkpoint before it", path, str(error).split("\n")[0])
+        except OSError as error:
+            raise TrainingError(
+                f"{path} cannot be read ({error}), which need not be damage; run the same command again when it can be "
+                "read, or remove it to take the checkpoint before it"
+            ) from error
     if paths:
         raise TrainingError(
             f"none of the {len(paths)} checkpoints in {folder} can be read; restore one, or start anew in another "
@@ -183,9 +220,9 @@ def load_shared(folder: Path, *, world: World) -> dict[str, Any] | None:
     path = folder / f"step-{int(step):08d}.pt"
     try:
         return _load(path)
-    except _TORN as error:
+    except (*_TORN, OSError) as error:
         raise TrainingError(
-            f"{path} cannot be read here ({str(error).splitlines()[0]}), though the first process has read it; --out "
+            f"{path} cannot be read here ({str(error).split(chr(10))[0]}), though the first process has read it; --out "
             "must be one folder that all machines share"
         ) from error
 

@@ -124,8 +124,9 @@ class _TrainCommand(click.Group):
 @click.option(
     "--eval-only",
     is_flag=True,
-    help="Evaluate the newest checkpoint of --out, or else the weights of --init, on the held-out samples of --shards: "
-    "print the result as JSON, and do not train. Options of training have no effect.",
+    help="Evaluate the weights of --init, or without it the newest checkpoint of --out, on the held-out samples of "
+    "--shards, in the precision of their run: print the result as JSON, and do not train. Options of training have no "
+    "effect.",
 )
 @click.option(
     "--save-every",

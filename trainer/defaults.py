@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bertdata.errors import TrainingError
 from trainer.config import ModelOptions, TrainOptions, load_model_options
 from trainer.data import TrainingData
@@ -16,6 +14,7 @@ from trainer.initial import initial_model_options
 from trainer.phases import check_beginning, settings_from_run
 from trainer.plan import num_lanes_of
 from trainer.presets import Phase, Preset, find_phase
+from trainer.step import default_precision
 
 __all__ = ["Choice", "Request", "choose", "choose_options"]
 
@@ -168,13 +167,12 @@ def _choose_rest(
             f"the samples have up to {longest} tokens, the model {model.max_position_embeddings} positions; give a "
             "--config with a larger max_position_embeddings, or build with a smaller --max-seq-length"
         )
-    has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return {
         "micro_batch_size": min(share, _micro_batch_size(model, longest=longest, on_gpu=on_gpu)),
         "max_steps": max_steps,
         "learning_rate": _learning_rate(model, batch_size=batch_size, optimizer=settled.get("optimizer", "adamw")),
         "warmup_steps": min(10_000, max_steps // 10),
-        "precision": "bf16" if has_bf16 else "fp32",
+        "precision": default_precision("cuda" if on_gpu else "cpu"),
         "compile": False,
         "num_loader_workers": 1 if on_gpu else 0,
         "next_sentence": data.has_next_sentence,

@@ -1,7 +1,7 @@
 """`bert-train --eval-only`: how well weights predict the held-out samples of any shards.
 
-They are those of the newest checkpoint in --out; where there is none, those of --init, a run or a folder for
-transformers. Both are only read. The shards may be others than a run was trained on, of the same tokenizer. What
+They are those of --init, a run or a folder for transformers; without it, those of the newest checkpoint in --out. Both
+are only read. The shards may be others than a run was trained on, of the same tokenizer. What
 concerns training alone has no effect.
 """
 
@@ -11,8 +11,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bertdata.errors import TrainingError
 from trainer.checkpoint import load_shared
 from trainer.config import TrainOptions
@@ -21,7 +19,7 @@ from trainer.distributed import World
 from trainer.evaluate import evaluate
 from trainer.initial import initial_model_options, load_initial
 from trainer.model import BertForPreTraining, build_model
-from trainer.step import autocast_for, cutting_for
+from trainer.step import autocast_for, cutting_for, default_precision
 
 __all__ = ["evaluate_only", "evaluation_table"]
 
@@ -48,7 +46,7 @@ def evaluate_only(data: TrainingData, *, folder: Path, settings: dict[str, Any],
         ShardError: A block is damaged, and such blocks are not left out.
     """
     options, model, step = _load(data, folder=folder, init=settings.get("init"), world=world)
-    options = _choose(options, settings=settings, device=world.device)
+    options = _choose(options, settings=settings)
     model.to(world.device)
     if options.compile:
         model.compile(dynamic=True)
@@ -76,22 +74,22 @@ def evaluate_only(data: TrainingData, *, folder: Path, settings: dict[str, Any],
 def _load(
     data: TrainingData, *, folder: Path, init: str | None, world: World
 ) -> tuple[TrainOptions, BertForPreTraining, int | None]:
-    """Returns options, model and step of the newest checkpoint, or of what a run would begin with."""
+    """Returns options, model and step of what a run would begin with, if that is given, or of the newest checkpoint."""
+    if init is not None:
+        return _load_initial(data, place=Path(init), world=world)
     checkpoint = load_shared(folder / "checkpoints", world=world)
     if checkpoint is None:
-        if init is None:
-            raise TrainingError(
-                f"{folder} holds no checkpoint to evaluate; train first, without --eval-only, or give --init"
-            )
-        return _load_initial(data, place=Path(init))
+        raise TrainingError(
+            f"{folder} holds no checkpoint to evaluate; train first, without --eval-only, or give --init"
+        )
     options = TrainOptions.from_json(checkpoint["options"])
-    here, there = data.tokenizer, checkpoint.get("tokenizer")
+    here, there = data.tokenizer, checkpoint["tokenizer"]
     if here.vocab_size != options.model.vocab_size:
         raise TrainingError(
             f"the vocabulary of {data} has {here.vocab_size:,} ids, that of the run in {folder} "
             f"{options.model.vocab_size:,}; give shards that were built with the run's tokenizer"
         )
-    if there is not None and there != here.sha256:
+    if there != here.sha256:
         raise TrainingError(
             f"the tokenizer of {data} is {here.sha256[:12]}, that of the run in {folder} {there[:12]}, and their ids "
             "mean different things; give shards that were built with the run's tokenizer"
@@ -107,12 +105,18 @@ def _load(
     return dataclasses.replace(options, next_sentence=next_sentence), model, int(checkpoint["step"])
 
 
-def _load_initial(data: TrainingData, *, place: Path) -> tuple[TrainOptions, BertForPreTraining, int | None]:
+def _load_initial(
+    data: TrainingData, *, place: Path, world: World
+) -> tuple[TrainOptions, BertForPreTraining, int | None]:
     model_options = initial_model_options(
         place, vocab_size=data.tokenizer.vocab_size, hidden_dropout_prob=0.0, max_seq_length=data.max_seq_length
     )
     initial = load_initial(
-        place, options=model_options, next_sentence=data.has_next_sentence, data_set=data.data_sets[0]
+        place,
+        options=model_options,
+        next_sentence=data.has_next_sentence,
+        data_set=data.data_sets[0],
+        is_main=world.is_main,
     )
     new = {name.split(".")[1] for name in initial.new}
     if "predictions" in new:
@@ -128,19 +132,19 @@ def _load_initial(data: TrainingData, *, place: Path) -> tuple[TrainOptions, Ber
         max_steps=1,
         learning_rate=1.0,
         warmup_steps=0,
+        precision=initial.precision or default_precision(world.device.type),
     )
     model = build_model(model_options, next_sentence=next_sentence)
     initial.load_into(model)
     return options, model, initial.step
 
 
-def _choose(options: TrainOptions, *, settings: dict[str, Any], device: torch.device) -> TrainOptions:
+def _choose(options: TrainOptions, *, settings: dict[str, Any]) -> TrainOptions:
     """Returns a run's options with all that belongs to this machine and this evaluation as it was asked for now."""
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     chosen = {
-        "precision": "bf16" if has_bf16 else "fp32",
+        "precision": options.precision,  # so that no digit differs from what the run has written
         "compile": False,
-        "micro_batch_size": options.micro_batch_size,  # so that no digit differs from what the run has written
+        "micro_batch_size": options.micro_batch_size,  # the same
         "pad_to_multiple": None,
         "eval_samples": None,
         "skip_bad_blocks": False,

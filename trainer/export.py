@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainer.config import ModelOptions
 from trainer.model import BertForPreTraining
+from trainer.run_folder import writing
 
 __all__ = ["export_model", "hf_config", "hf_weights", "load_hf_weights"]
 
@@ -76,7 +78,15 @@ def export_model(model: BertForPreTraining, folder: Path, *, tokenizer_folder: P
         folder: Where to; it appears complete or not at all.
         tokenizer_folder: Data set, the tokenizer files of which are copied.
         pad_token_id: Id of [PAD] in that tokenizer.
+
+    Raises:
+        OutputError: The disk is full or cannot be written to.
     """
+    with writing(folder, also=SafetensorError):
+        _export(model, folder, tokenizer_folder=tokenizer_folder, pad_token_id=pad_token_id)
+
+
+def _export(model: BertForPreTraining, folder: Path, *, tokenizer_folder: Path, pad_token_id: int) -> None:
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bertdata.data_set import DataSet
 from bertdata.errors import TrainingError
 from trainer.checkpoint import load_latest
-from trainer.config import ModelOptions, load_model_options
+from trainer.config import ModelOptions, Precision, load_model_options
 from trainer.model import BertForPreTraining
 from trainer.vocabulary import check_vocabulary
 from trainer.weight_files import WORDS, load_weights, rename_weights
@@ -57,6 +57,7 @@ class Initial:
         optimizer: State of the run's optimizer; None of an exported model.
         tokenizer: File of the tokenizer there, None where there is none.
         tokenizer_sha256: Hash of the tokenizer of the run's data; None of an exported model.
+        precision: What the run computed in; None of an exported model.
     """
 
     place: Path
@@ -68,6 +69,7 @@ class Initial:
     optimizer: dict[str, Any] | None
     tokenizer: Path | None
     tokenizer_sha256: str | None
+    precision: Precision | None
 
     @torch.no_grad()
     def load_into(self, model: nn.Module) -> None:
@@ -199,7 +201,8 @@ def _from_run(place: Path, checkpoint: dict[str, Any], *, next_sentence: bool) -
         step=int(checkpoint["step"]),
         optimizer=checkpoint["optimizer"],
         tokenizer=_find_tokenizer(place / "hf"),
-        tokenizer_sha256=checkpoint.get("tokenizer"),
+        tokenizer_sha256=checkpoint["tokenizer"],
+        precision=before["precision"],
     )
 
 
@@ -234,6 +237,7 @@ def _from_export(place: Path) -> Initial:
         optimizer=None,
         tokenizer=_find_tokenizer(folder),
         tokenizer_sha256=None,
+        precision=None,
     )
 
 

@@ -32,6 +32,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from torch import Tensor
 from bertdata.files import write_atomically
 from trainer.batch import IGNORED, Batch
 from trainer.model import Outputs
+from trainer.run_folder import writing
 
 __all__ = ["SUMS", "TIMES", "WORK", "MetricsFile", "count_work", "load_metrics", "means", "pretraining_sums"]
 
@@ -126,6 +128,9 @@ class MetricsFile:
         path: The file.
         last_step: Rows after this step are cut off: the run continues from there. A torn last line goes too.
         is_evaluated: Whether an evaluation of this very step stays; else it is to be done again.
+
+    Raises:
+        OutputError: The file cannot be written, here or in any method.
     """
 
     def __init__(self, path: Path, *, last_step: int, is_evaluated: bool = True) -> None:
@@ -133,23 +138,26 @@ class MetricsFile:
         rows = [row for row in load_metrics(path) if row["step"] <= last_step]
         if not is_evaluated:
             rows = [row for row in rows if (row["kind"], row["step"]) != ("eval", last_step)]
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
-        self._file = path.open("a", encoding="utf-8")
+        with writing(path):
+            write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+            self._file = path.open("a", encoding="utf-8")
 
     def append(self, row: dict[str, Any]) -> None:
         """Writes one row."""
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        with writing(self.path):
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
 
     def sync(self) -> None:
         """Returns when all rows are on disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Ends writing; all rows are on disk afterwards."""
-        self.sync()
-        self._file.close()
+        with writing(self.path), closing(self._file):
+            self.sync()
 
 
 def load_metrics(path: Path) -> list[dict[str, Any]]:

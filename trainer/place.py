@@ -26,7 +26,7 @@ class Place:
         port: Port there.
         starter: What has started it: "bert-train" for a process alone, "--gpus", "torchrun" or "srun".
         holds_store: Whether the first process makes the place to meet; else what has started it does.
-        job: What tells the processes of this run from others that might come to the same port.
+        job: What tells the processes of this run, and of this attempt at it, from others that come to the same port.
     """
 
     rank: int = 0
@@ -63,16 +63,18 @@ def _of_variables(environment: Mapping[str, str]) -> Place:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if not environment.get(name):
             raise TrainingError(f"WORLD_SIZE is {size}, and {name} is not set; start the processes with torchrun")
-    rank = _number(environment, "RANK")
+    is_launched, job = LAUNCHED in environment, environment.get("TORCHELASTIC_RUN_ID", "")
+    if job:  # torchrun keeps its store over restarts, and with it what earlier attempts have written there
+        job = f"{job}.{environment.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     return Place(
-        rank=rank,
+        rank=_number(environment, "RANK"),
         size=size,
         local_rank=_number(environment, "LOCAL_RANK", default=0),
         address=environment["MASTER_ADDR"],
         port=_number(environment, "MASTER_PORT"),
-        starter="--gpus" if LAUNCHED in environment else "torchrun",
-        holds_store=LAUNCHED not in environment and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
-        job=environment.get("TORCHELASTIC_RUN_ID", ""),
+        starter="--gpus" if is_launched else "torchrun",
+        holds_store=not is_launched and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+        job="" if is_launched else job,
     )
 
 

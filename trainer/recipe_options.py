@@ -38,7 +38,7 @@ _OPTIONS = (
         "--init",
         metavar="RUN|HF_DIR",
         help="Run, or exported folder, that the weights come from. Where that run's --schedule-steps reach further "
-        "than it went, this one goes on in its schedule. [default: new weights]",
+        "than it went, this one goes on in its schedule. With --eval-only, what is evaluated. [default: new weights]",
     ),
     click.option(
         "--init-optimizer/--no-init-optimizer",

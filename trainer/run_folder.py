@@ -17,7 +17,7 @@ from bertdata.errors import OutputError, TrainingError
 from bertdata.file_locks import LockedFile
 from trainer.distributed import World
 
-__all__ = ["LOCK", "hold_run_folder"]
+__all__ = ["LOCK", "hold_run_folder", "writing"]
 
 LOCK = "lock"
 """Name of the file; it stays when the lock has gone."""
@@ -27,6 +27,26 @@ _SEEN_SECONDS = 10.0  # network file systems keep what they have read of a folde
 _POLL_SECONDS = 0.1
 
 _log = logging.getLogger(__name__)
+
+
+@contextmanager
+def writing(path: Path, *, also: type[Exception] = OSError) -> Iterator[None]:
+    """While in use with `with`, an error of the disk is one that says what to do.
+
+    Args:
+        path: What is written.
+        also: An error beside OSError that the disk may be the reason of.
+
+    Raises:
+        OutputError: Names the file and the error.
+    """
+    try:
+        yield
+    except (OSError, also) as error:
+        raise OutputError(
+            f"{path} cannot be written ({error}); make room and run the same command again, it continues from its "
+            "newest checkpoint"
+        ) from error
 
 
 @contextmanager

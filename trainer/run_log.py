@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertdata.errors import TrainingError
-from trainer.attention import needs_padding
+from bertdata.errors import OutputError, TrainingError
 from trainer.batch import StepBatches
 from trainer.config import TrainOptions
 from trainer.data import TrainingData
@@ -28,6 +27,7 @@ from trainer.health import Health
 from trainer.metrics import MetricsFile, load_metrics, means
 from trainer.reader import BlockReader
 from trainer.run_facts import write_end, write_start
+from trainer.step import pads_attention
 from trainer.sums import RunSums
 from trainer.tensorboard import TensorBoard, check_tensorboard
 from trainer.timing import Clock, Work, remaining_pauses, speed_of
@@ -84,8 +84,8 @@ class RunLog:
         self._options, self._world, self._reader = options, world, reader
         self._num_samples = num_samples
         self._first_step = self._step = first_step
-        pads_attention, self._peak = _device_facts(options, world.device)
-        self._sums = RunSums(world, pads_attention=pads_attention, saved=sums)
+        self._peak = _peak(options, world.device)
+        self._sums = RunSums(world, pads_attention=pads_attention(options, device=world.device), saved=sums)
         self._grad_norm = torch.zeros((), device=world.device)
         self._last_loss: tuple[int, float] | None = None
         self._sinks: list[MetricsFile | TensorBoard] = []
@@ -195,11 +195,17 @@ class RunLog:
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, *__: object) -> None:
         if self._display is not None:
             self._display.close()
         for sink in self._sinks:
-            sink.close()
+            try:
+                sink.close()
+            except OutputError as failure:
+                if error is None:
+                    raise
+                if str(failure) != str(error):  # what has ended the run comes first
+                    _log.warning("warning: %s", failure)
         if self._world.is_main and error is None and self._step > self._first_step:
             is_finished = self._step == self._options.max_steps
             write_end(Path(self._options.out), step=self._step, is_finished=is_finished)
@@ -262,11 +268,8 @@ class RunLog:
         )
 
 
-def _device_facts(options: TrainOptions, device: torch.device) -> tuple[bool, float | None]:
-    """Returns whether attention pads on a device, and its peak in FLOP/s; None where that is not known."""
-    head_size = options.model.hidden_size // options.model.num_attention_heads
-    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-    pads = needs_padding(device, dtype=dtype, head_size=head_size)
+def _peak(options: TrainOptions, device: torch.device) -> float | None:
+    """Returns the peak of a device in FLOP/s; None where that is not known."""
     if device.type != "cuda":
-        return pads, None
-    return pads, peak_of(torch.cuda.get_device_name(device), precision=options.precision)
+        return None
+    return peak_of(torch.cuda.get_device_name(device), precision=options.precision)

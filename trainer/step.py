@@ -14,12 +14,12 @@ from bertdata.seeds import hash64_int
 from trainer.attention import needs_padding
 from trainer.batch import Batch, Cutting
 from trainer.compiling import LossSums
-from trainer.config import TrainOptions
+from trainer.config import Precision, TrainOptions
 from trainer.data import TrainingData
 from trainer.distributed import World
 from trainer.metrics import SUMS, pretraining_sums
 
-__all__ = ["autocast_for", "backward", "cutting_for"]
+__all__ = ["autocast_for", "backward", "cutting_for", "default_precision", "pads_attention"]
 
 MAX_PADDING = 0.03
 """Padding per token where attention needs it."""
@@ -30,12 +30,23 @@ def autocast_for(options: TrainOptions, *, device: torch.device) -> AbstractCont
     return torch.autocast(device.type, dtype=torch.bfloat16) if options.precision == "bf16" else nullcontext()
 
 
-def cutting_for(data: TrainingData, options: TrainOptions, *, device: torch.device) -> Cutting:
-    """Returns how a process cuts its samples into micro-batches."""
+def default_precision(device_type: str) -> Precision:
+    """Returns what "cpu" or "cuda" computes in where nothing is said: "bf16" or "fp32"."""
+    has_bf16 = device_type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "fp32"
+
+
+def pads_attention(options: TrainOptions, *, device: torch.device) -> bool:
+    """Returns whether attention pads the samples of a run to the longest of a micro-batch."""
     head_size = options.model.hidden_size // options.model.num_attention_heads
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+    return needs_padding(device, dtype=dtype, head_size=head_size)
+
+
+def cutting_for(data: TrainingData, options: TrainOptions, *, device: torch.device) -> Cutting:
+    """Returns how a process cuts its samples into micro-batches."""
+    is_padded = pads_attention(options, device=device)
     # Cuts by padding have as many shapes as there are batches, which compiled graphs do not want.
-    is_padded = needs_padding(device, dtype=dtype, head_size=head_size)
     return data.make_cutting(
         micro_batch_size=options.micro_batch_size,
         max_padding=MAX_PADDING if is_padded and options.pad_to_multiple is None else None,

@@ -63,7 +63,8 @@ def train(
         data: The data sets.
         options: What to do.
         world: The processes.
-        checkpoint: Where to continue, from `trainer.checkpoint.load_latest`; None to begin.
+        checkpoint: Where to continue, from `trainer.checkpoint.load_latest`; None to begin. It is emptied, so that its
+            tensors take no memory during the run, whoever holds it.
         echo: Takes the lines of the table of epochs, each when its epoch has ended; None for no table.
         origins: Where options come from, by name, such as "given" or "default"; for the report.
 
@@ -122,6 +123,7 @@ def train(
         initial.load_into(bare_model)
         if options.init_optimizer:
             take_moments(optimizer, initial)
+        del initial  # it holds weights and moments of its own
     check_same(options, data_state, first_step=first_step, world=world)
     model: nn.Module = bare_model
     loss_sums: LossSums = pretraining_sums
@@ -154,6 +156,8 @@ def train(
         echo=echo,
         origins=origins,
     )
+    if checkpoint is not None:
+        checkpoint.clear()
 
     def save(step: int) -> None:
         sums = run_log.saved_sums(step)
@@ -164,6 +168,7 @@ def train(
                 "optimizer": optimizer.state_dict(),
                 "options": options.to_json(),
                 "data": data_state.at_step(step).to_json(),
+                "tokenizer": data.tokenizer.sha256,
                 "evaluation_due": evaluation_due,
             }
             save_checkpoint(out / "checkpoints", state | sums, keep=options.keep)

@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import io
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,18 +33,66 @@ def state(step: int, **changes: Any) -> dict[str, Any]:
     return values | changes
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_checkpoints_keep_the_newest(tmp_path: Path) -> None:
-    for step in (5, 10, 100, 20):
+    for step in (5, 10, 20, 100):
         save_checkpoint(tmp_path, state(step), keep=3)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "step-00000010.pt",
-        "step-00000020.pt",
-        "step-00000100.pt",
-    ]
+    assert names_in(tmp_path) == ["step-00000010.pt", "step-00000020.pt", "step-00000100.pt"]
     newest = load_latest(tmp_path)
     assert newest is not None
     assert newest["step"] == 100
     assert newest["model"]["weight"].tolist() == [100, 100]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 5])
+def test_damaged_checkpoint_of_a_later_step_does_not_push_out_the_new_one(tmp_path: Path, keep: int) -> None:
+    for step in (10, 20, 30, 40):
+        save_checkpoint(tmp_path, state(step), keep=5)
+    for step in (30, 40):
+        (tmp_path / f"step-000000{step}.pt").write_bytes(b"torn")
+    path = save_checkpoint(tmp_path, state(25), keep=keep)
+    assert names_in(tmp_path) == ["step-00000010.pt", "step-00000020.pt", path.name][-keep:]
+    found = load_latest(tmp_path)
+    assert found is not None
+    assert found["step"] == 25
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_error_of_the_disk_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, state(step, model={"weight": torch.ones(100_000)}), keep=3)
+    times, read = [0], os.readv
+
+    def fail(descriptor: int, buffers: list[Any]) -> int:
+        times[0] += 1
+        if times[0] == number:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(descriptor, buffers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.readv", fail)
+        with pytest.raises(TrainingError, match=r"step-00000002.pt cannot be read \(.*Input/output error.*need not be"):
+            load_latest(tmp_path)
+    found = load_latest(tmp_path)
+    assert found is not None
+    assert found["step"] == 2
+
+
+def test_checkpoint_that_cannot_be_opened_is_no_damage(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, state(1), keep=3)
+    (tmp_path / "step-00000002.pt").mkdir()
+    with pytest.raises(TrainingError, match=r"step-00000002.pt cannot be read \(.*Is a directory.*need not be damage"):
+        load_latest(tmp_path)
+
+
+def test_checkpoint_that_cannot_be_removed_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "step-00000002.pt").mkdir()
+    with pytest.raises(OutputError, match=r"cannot be removed to keep 1 .*it continues"):
+        save_checkpoint(tmp_path, state(1), keep=1)
+    assert (tmp_path / "step-00000001.pt").exists()
 
 
 def test_load_latest_of_nothing_is_none(tmp_path: Path) -> None:

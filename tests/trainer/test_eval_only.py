@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from bertdata.data_set import DataSet
 from tests.trainer.test_train import ENVIRONMENT, bert_train
 from trainer.cli import main
-from trainer.eval_only import evaluation_table
+from trainer.data import TrainingData
+from trainer.distributed import World
+from trainer.eval_only import _load, evaluation_table
 from trainer.metrics import load_metrics
 
 
@@ -70,11 +72,24 @@ def test_other_shards_of_the_same_tokenizer_are_evaluated(new_data_set: Callable
     assert not [name for name in found if name.startswith("nsp")]
 
 
+def test_precision_is_that_of_the_run(data_set: DataSet, tmp_path: Path) -> None:
+    fixed = ("--model", "tiny", "--batch-size", 16, "--max-steps", 1, "--precision", "bf16")
+    assert invoke("--shards", data_set.folder, "--out", tmp_path / "run", *fixed).exit_code == 0
+    arguments = ("--shards", data_set.folder, "--eval-only", "--micro-batch-size", 16)
+    found = json.loads(invoke(*arguments, "--out", tmp_path / "run").stdout)
+    (row,) = [row for row in load_metrics(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "eval"]
+    assert found["mlm_loss"] == row["mlm_loss"]
+    assert json.loads(invoke(*arguments, "--init", tmp_path / "run").stdout) == found
+    whole = json.loads(invoke(*arguments, "--out", tmp_path / "run", "--precision", "fp32").stdout)
+    assert whole["mlm_loss"] != found["mlm_loss"]
+
+
 def edit_checkpoints(run: Path, out: Path, **changes: object) -> Path:
     """A copy of a run whose checkpoints say something else."""
     (out / "checkpoints").mkdir(parents=True)
     for path in (run / "checkpoints").glob("*.pt"):
         state = torch.load(path, weights_only=True)
+        assert state.keys() >= changes.keys() - {"model"}
         state["options"]["model"] |= changes.pop("model", {})
         torch.save(state | changes, out / "checkpoints" / path.name)
         break
@@ -131,8 +146,12 @@ def test_initial_weights_are_evaluated_as_their_run(
     assert json.loads(invoke(*arguments, *fresh, run).stdout) == wanted
     exported = json.loads(invoke(*arguments, *fresh, run / "hf").stdout)
     assert exported == {name: value for name, value in wanted.items() if name != "step"}
-    # What a run has trained itself goes before what it began with.
-    assert json.loads(invoke(*arguments, "--out", run, "--init", tmp_path).stdout) == wanted
+    # What is asked for goes before what lies in --out.
+    beside = invoke(*arguments, "--out", run, "--micro-batch-size", 16, "--init", run / "hf")
+    assert json.loads(beside.stdout) == exported
+    refused = invoke(*arguments, "--out", run, "--init", tmp_path)
+    assert refused.exit_code == 1
+    assert f"--init {tmp_path} holds no checkpoints and no config.json" in refused.stderr
     assert not (tmp_path / "absent").exists()
     without = new_data_set(next_sentence="none")
     found = json.loads(invoke("--shards", without.folder, "--eval-only", *fresh, run / "hf").stdout)
@@ -154,6 +173,18 @@ def test_weights_without_a_head_do_without_its_figures(data_set: DataSet, run: P
     refused = evaluated("sentences", "cls.predictions")
     assert refused.exit_code == 1
     assert "has no masked-word head, so there is nothing to evaluate" in refused.stderr
+
+
+def test_what_the_first_process_says_the_others_do_not(
+    data_set: DataSet, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(run / "hf", tmp_path / "hf")
+    (tmp_path / "hf" / "tokenizer.json").unlink()
+    for is_main in (True, False):
+        caplog.clear()
+        world = World(rank=0 if is_main else 1, size=2, device=torch.device("cpu"))
+        _load(TrainingData(data_sets=(data_set,)), folder=tmp_path, init=str(tmp_path / "hf"), world=world)
+        assert ("whether its ids mean the tokens of" in caplog.text) == is_main
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from transformers import AutoTokenizer
 from transformers import BertForPreTraining as HfBertForPreTraining
 
 from bertdata.data_set import DataSet
+from bertdata.errors import OutputError
 from tests.trainer.oracle import one_batch
 from tests.trainer.test_train import options_for, train_on
 from trainer.attention import layout_of
@@ -46,6 +48,23 @@ def test_export_loads_in_transformers_with_equal_logits(
     masked = expected.prediction_logits.flatten(0, 1)[layout_of(batch).padded_rows[batch.mask_rows]]
     torch.testing.assert_close(found.mlm_logits[:, :120], masked, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.nsp_logits, expected.seq_relationship_logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_bytes", [100, 10_000])  # within config.json, and within the weights
+def test_full_disk_is_an_error_and_the_export_before_stays(
+    model: BertForPreTraining, data_set: DataSet, tmp_path: Path, num_bytes: int
+) -> None:
+    export_model(model, tmp_path / "hf", tokenizer_folder=data_set.folder, pad_token_id=0)
+    before = load_export(tmp_path / "hf")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))  # a file that grows further is an error
+    try:
+        with pytest.raises(OutputError, match=r"hf cannot be written \(.*make room and run the same command again"):
+            export_model(model, tmp_path / "hf", tokenizer_folder=data_set.folder, pad_token_id=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+    assert all(torch.equal(one, before[name]) for name, one in load_export(tmp_path / "hf").items())
 
 
 def test_export_brings_the_tokenizer(model: BertForPreTraining, data_set: DataSet, tmp_path: Path) -> None:
@@ -102,7 +121,7 @@ def test_failed_export_leaves_the_earlier_one(
         raise OSError("disk full")
 
     monkeypatch.setattr("trainer.export.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match=r"hf cannot be written \(disk full\)"):
         export_model(build_model(OPTIONS), tmp_path / "hf", tokenizer_folder=data_set.folder, pad_token_id=0)
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
     assert (tmp_path / "hf" / "model.safetensors").read_bytes() == before

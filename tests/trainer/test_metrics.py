@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from bertdata.data_set import DataSet
+from bertdata.errors import OutputError
 from tests.trainer.oracle import unpack_step
 from trainer.attention import _attend_padded, layout_of
 from trainer.data import TrainingData
@@ -47,6 +48,20 @@ def test_metrics_survive_a_torn_last_line(tmp_path: Path) -> None:
     metrics.append({"kind": "train", "step": 2})
     metrics.close()
     assert [row["step"] for row in load_metrics(path)] == [1, 2]
+
+
+def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl", last_step=0)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, metrics._file.fileno())
+    os.close(full)
+    wanted = r"metrics.jsonl cannot be written \(.*No space left.*make room and run the same command again"
+    for action in (lambda: metrics.append({"step": 1}), metrics.sync, metrics.close):
+        with pytest.raises(OutputError, match=wanted):
+            action()
+    assert metrics._file.closed
+    with pytest.raises(OutputError, match=r"metrics.jsonl cannot be written"):
+        MetricsFile(tmp_path / "absent" / "metrics.jsonl", last_step=0)
 
 
 def test_means_divide_sums_by_their_counts() -> None:

@@ -1,9 +1,14 @@
 import doctest
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 import trainer.place
 from bertdata.errors import TrainingError
+from tests.trainer.test_train import ENVIRONMENT
 from trainer.place import LAUNCHED, Place, find_place, first_host
 
 SLURM = {
@@ -24,6 +29,16 @@ TORCHRUN = {
     "TORCHELASTIC_USE_AGENT_STORE": "True",
     "TORCHELASTIC_RUN_ID": "abc",
 }
+ATTEMPT = """
+import os
+from bertdata.errors import TrainingError
+from trainer.distributed import start_world
+with start_world("cpu") as world:
+    number = len(world.gather(""))
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and world.rank == 1:
+        raise TrainingError("as asked for")
+    print("attempt", os.environ["TORCHELASTIC_RESTART_COUNT"], "of", number, "together", flush=True)
+"""
 
 
 def test_examples_in_docstrings() -> None:
@@ -41,6 +56,28 @@ def test_torchrun_sets_everything() -> None:
     assert find_place(TORCHRUN | {"TORCHELASTIC_USE_AGENT_STORE": "False"}).holds_store
     launched = find_place({LAUNCHED: "1"} | {name: TORCHRUN[name] for name in list(TORCHRUN)[:5]})
     assert (launched.starter, launched.holds_store) == ("--gpus", False)
+
+
+def test_attempts_of_torchrun_do_not_share_what_is_in_its_store() -> None:
+    attempts = [find_place(TORCHRUN | {"TORCHELASTIC_RESTART_COUNT": str(count)}).job for count in range(3)]
+    assert attempts == ["abc.0", "abc.1", "abc.2"]
+    assert find_place(TORCHRUN).job == "abc.0"
+    assert find_place(TORCHRUN | {LAUNCHED: "1"}).job == ""  # which the launcher expects
+
+
+@pytest.mark.slow
+def test_processes_meet_again_when_torchrun_restarts_them(tmp_path: Path) -> None:
+    """With the static rendezvous, whose store is the same one for all attempts."""
+    (tmp_path / "attempt.py").write_text(ATTEMPT)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = f"--nnodes 1 --node-rank 0 --nproc-per-node 2 --master-addr 127.0.0.1 --master-port {port}".split()
+    command = [sys.executable, "-m", "torch.distributed.run", *options, "--max-restarts", "1", tmp_path / "attempt.py"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "as asked for" in done.stderr
+    assert done.stdout.count("attempt 1 of 2 together") == 2
 
 
 def test_slurm_step_is_a_run() -> None:

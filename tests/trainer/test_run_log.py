@@ -1,5 +1,6 @@
 import functools
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bertdata.data_set import DataSet
-from bertdata.errors import TrainingError
+from bertdata.errors import OutputError, TrainingError
 from tests.trainer.test_train import ENVIRONMENT, SETTINGS, comparable, options_for, train_on
 from trainer import run_log
 from trainer.checkpoint import load_latest, save_checkpoint
@@ -19,7 +20,7 @@ from trainer.data import TrainingData
 from trainer.evaluate import evaluate
 from trainer.flops import training_flops
 from trainer.loader import Loader
-from trainer.metrics import TIMES, load_metrics
+from trainer.metrics import TIMES, MetricsFile, load_metrics
 from trainer.step import backward
 from trainer.timing import Clock
 
@@ -55,7 +56,7 @@ def test_rows_of_training_have_every_number(
     monkeypatch.setattr("trainer.train.backward", passing(fake_time, 2.0, backward))
     monkeypatch.setattr("trainer.train.evaluate", passing(fake_time, 100.0, evaluate))
     monkeypatch.setattr("trainer.train.save_checkpoint", passing(fake_time, 30.0, save_checkpoint))
-    monkeypatch.setattr(run_log, "_device_facts", lambda *_: (True, 5e9))
+    monkeypatch.setattr(run_log, "_peak", lambda *_: 5e9)
     options = options_for(tmp_path, max_steps=12, log_every=3, eval_every=4, save_every=6)
     rows = [row for row in train_on(data_set, options) if row["kind"] == "train"]
     assert [row["step"] for row in rows] == [3, 6, 9, 12]
@@ -139,6 +140,37 @@ def test_continued_run_writes_the_same_rows_and_curves(data_set: DataSet, tmp_pa
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload().Scalars("train/mlm_loss")
     expected = [(row["step"], pytest.approx(row["mlm_loss"])) for row in whole if row["kind"] == "train"]
     assert [(event.step, event.value) for event in events] == expected
+
+
+def test_full_disk_ends_a_run_with_one_clear_error(
+    data_set: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(MetricsFile):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            full = os.open("/dev/full", os.O_WRONLY)
+            os.dup2(full, self._file.fileno())
+            os.close(full)
+
+    monkeypatch.setattr(run_log, "MetricsFile", Full)
+    with pytest.raises(OutputError, match=r"metrics.jsonl cannot be written \(.*No space left"):
+        train_on(data_set, options_for(tmp_path / "rows", max_steps=3))
+
+
+def test_error_of_closing_does_not_cover_the_first_one(
+    data_set: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise TrainingError("the first error")
+
+    def close(_: MetricsFile) -> None:
+        raise OutputError("the second error")
+
+    monkeypatch.setattr("trainer.train.backward", fail)
+    monkeypatch.setattr(MetricsFile, "close", close)
+    with pytest.raises(TrainingError, match="the first error"):
+        train_on(data_set, options_for(tmp_path, max_steps=3))
+    assert "warning: the second error" in caplog.text
 
 
 def test_table_of_epochs_is_echoed(data_set: DataSet, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -192,6 +193,24 @@ def test_stopped_run_continues_bit_for_bit(data_set: DataSet, tmp_path: Path, mo
         assert checkpoint["data"]["samples_seen"] == checkpoint["step"] * 16
         continued = train_on(data_set, options, checkpoint=checkpoint)
         assert comparable(continued) == comparable(whole)
+
+
+def test_tensors_of_a_checkpoint_are_let_go_before_the_first_step(
+    data_set: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_on(data_set, options_for(tmp_path / "run", max_steps=2))
+    checkpoint = load_latest(tmp_path / "run" / "checkpoints")
+    assert checkpoint is not None
+    held = weakref.ref(next(iter(checkpoint["model"].values())))
+    left: list[Any] = []
+
+    def note(*arguments: Any, **options: Any) -> Any:
+        left.append(held())
+        return backward(*arguments, **options)
+
+    monkeypatch.setattr("trainer.train.backward", note)
+    train_on(data_set, options_for(tmp_path / "run", max_steps=3), checkpoint=checkpoint)
+    assert left == [None]
 
 
 def test_finished_run_is_left_as_it_is(data_set: DataSet, tmp_path: Path) -> None:
