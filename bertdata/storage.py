@@ -148,7 +148,10 @@ class LocalFolder:
         """See `Folder`."""
         with open_plain_file(self.path / name) as (descriptor, num_bytes):
             parts = [os.pread(descriptor, stop - start, start) for start, stop in ranges]
-        if any(len(part) != stop - start for part, (start, stop) in zip(parts, ranges, strict=True)):
+        # A range of no bytes past the end is one too many, too, as it is in an object store.
+        if any(
+            stop > num_bytes or len(part) != stop - start for part, (start, stop) in zip(parts, ranges, strict=True)
+        ):
             raise OSError(f"{self.path / name} has only {num_bytes:,} bytes")
         return parts
 
