@@ -100,8 +100,7 @@ def compiler() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize("size", ["tiny", "base"])
-@pytest.mark.parametrize("is_padded", [True, False])
+@pytest.mark.parametrize(("size", "is_padded"), [("tiny", True), ("tiny", False), ("base", True)])
 def test_compiled_model_equals_transformers(
     data_set: DataSet, batch: Batch, size: str, is_padded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
