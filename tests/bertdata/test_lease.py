@@ -84,7 +84,8 @@ def test_lease_of_a_killed_launcher_is_taken_over_after_a_wait_that_is_told(tmp_
 
 
 def test_lease_that_is_given_back_while_it_is_watched_is_taken_at_once(tmp_path):
-    first = lease(tmp_path, times=LeaseTimes(renew_seconds=60, expire_seconds=60, settle_seconds=0.05))
+    # A write that takes longer than half of the time to settle waits for two renewals, however long those take.
+    first = lease(tmp_path, times=LeaseTimes(renew_seconds=5, expire_seconds=60, settle_seconds=0.5))
     first.__enter__()
     long = LeaseTimes(renew_seconds=0.05, expire_seconds=60, settle_seconds=0.05)
     taken = threading.Event()

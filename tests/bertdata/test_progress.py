@@ -8,6 +8,7 @@ import re
 import struct
 import termios
 import threading
+import time
 
 import pytest
 
@@ -21,6 +22,9 @@ from bertdata.meter import count, metering
 from bertdata.progress import Progress, describe, describe_briefly, format_seconds
 from bertdata.work import Work, split_record
 
+FIRST = {"count_words": "reading words"}
+SHARDS = {"build_shard": "building shards"}
+
 
 @pytest.fixture
 def trained(small_options):
@@ -29,6 +33,24 @@ def trained(small_options):
 
 def launch(tmp_path, path, options):
     return open_build([str(path)], out=tmp_path / "shards", options=options, split_bytes=40_000)
+
+
+def build_as_seen(work, shown, monkeypatch, *, stages):
+    """The serial build, with each of some tasks, by name, only when its stage has been seen."""
+
+    def when_seen(stage, task):
+        def run(*arguments):
+            deadline = time.monotonic() + 60
+            while shown._last.stage != stage:
+                assert time.monotonic() < deadline, f"{stage} is never seen"
+                time.sleep(0.001)
+            return task(*arguments)
+
+        return run
+
+    for name, stage in stages.items():
+        monkeypatch.setattr(build, name, when_seen(stage, getattr(build, name)))
+    build.build_serially(work)
 
 
 def state_of(work):
@@ -169,8 +191,8 @@ LINE = re.compile(
 
 def test_plain_lines_where_stderr_is_no_terminal(tmp_path, wiki_file, trained, capsys, monkeypatch):
     monkeypatch.setattr(progress, "_POLL_SECONDS", 0.001)
-    with launch(tmp_path, wiki_file, trained) as work, Progress(work):
-        build.build_serially(work)
+    with launch(tmp_path, wiki_file, trained) as work, Progress(work) as shown:
+        build_as_seen(work, shown, monkeypatch, stages=FIRST | SHARDS)
     captured = capsys.readouterr()
     assert captured.out == ""
     lines = [LINE.fullmatch(line) for line in captured.err.splitlines()]
@@ -189,8 +211,8 @@ def test_bar_on_a_terminal(tmp_path, wiki_file, small_options, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(progress, "_POLL_SECONDS", 0.001)
     monkeypatch.setattr(progress.sys, "stderr", terminal)
-    with launch(tmp_path, wiki_file, small_options) as work, Progress(work):
-        build.build_serially(work)
+    with launch(tmp_path, wiki_file, small_options) as work, Progress(work) as bar:
+        build_as_seen(work, bar, monkeypatch, stages=SHARDS)
     shown = terminal.getvalue()
     assert "\r|" in shown
     assert "building shards" in shown
@@ -208,8 +230,8 @@ def test_line_on_a_terminal_has_what_fits(tmp_path, wiki_file, small_options, co
     monkeypatch.setattr(progress, "_POLL_SECONDS", 0.001)
     with open(follower, "w") as terminal:  # noqa: PTH123 - a descriptor
         monkeypatch.setattr(progress.sys, "stderr", terminal)
-        with launch(tmp_path, wiki_file, small_options) as work, Progress(work):
-            build.build_serially(work)
+        with launch(tmp_path, wiki_file, small_options) as work, Progress(work) as bar:
+            build_as_seen(work, bar, monkeypatch, stages=SHARDS)
     reader.join()
     os.close(leader)
     shown = b"".join(parts).decode()
