@@ -262,15 +262,24 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
             return
         stack.enter_context(hold_run_folder(Path(out), world=world))
         checkpoint = load_shared(Path(out) / "checkpoints", world=world)
+        run = find_run(settings["init"]) if settings["init"] and not checkpoint else None
         choice = choose(
             request,
             data=data,
             device_type=world.device.type,
             world_size=world.size,
             before=checkpoint["options"] if checkpoint else None,
-            run=find_run(settings["init"]) if settings["init"] and not checkpoint else None,
+            run=run,
         )
         announce(data, choice, device=str(world.device), num_processes=world.size)
         if world.num_idle_gpus and gpus is None:
             _log.info("%d more GPUs are idle; --gpus all uses them", world.num_idle_gpus)
-        train(data, choice.options, world=world, checkpoint=checkpoint, origins=choice.origins, echo=click.echo)
+        train(
+            data,
+            choice.options,
+            world=world,
+            checkpoint=checkpoint,
+            run=run,
+            echo=click.echo,
+            origins=choice.origins,
+        )

@@ -16,7 +16,7 @@ from trainer.plan import num_lanes_of
 from trainer.presets import Phase, Preset, find_phase
 from trainer.step import default_precision
 
-__all__ = ["Choice", "Request", "choose", "choose_options"]
+__all__ = ["Choice", "Request", "choose"]
 
 _LEARNING_RATES = {"tiny": 3e-3, "mini": 1e-3, "small": 5e-4, "base": 1e-4, "large": 1e-4}  # for a batch of 256
 
@@ -134,11 +134,6 @@ def choose(
     return Choice(options=options, origins=origins, preset=preset)
 
 
-def choose_options(request: Request, **facts: Any) -> TrainOptions:
-    """Returns only the options that `choose` finds."""
-    return choose(request, **facts).options
-
-
 def _merge(layers: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {name: value for values in layers.values() for name, value in values.items()}
 
@@ -210,7 +205,8 @@ def _choose_model(
         return ModelOptions(**(before["model"] | {"hidden_dropout_prob": dropout})), "checkpoint"
     if init:
         found = initial_model_options(
-            *(Path(init), run),
+            Path(init),
+            run,
             vocab_size=vocab_size,
             hidden_dropout_prob=dropout,
             max_seq_length=data.max_seq_length,

@@ -1,8 +1,8 @@
 """`bert-train --eval-only`: how well weights predict the held-out samples of any shards.
 
 They are those of --init, a run or a folder for transformers; without it, those of the newest checkpoint in --out. Both
-are only read. The shards may be others than a run was trained on, of the same tokenizer. What
-concerns training alone has no effect.
+are only read. The shards may be others than a run was trained on, of the same tokenizer. What concerns training alone
+has no effect.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from typing import Any
 
 from bertdata.errors import TrainingError
 from trainer.checkpoint import load_shared
+from trainer.compiling import compile_step
 from trainer.config import TrainOptions
 from trainer.data import TrainingData
 from trainer.distributed import World
 from trainer.evaluate import evaluate
 from trainer.initial import initial_model_options, load_initial
 from trainer.model import BertForPreTraining, build_model
+from trainer.phases import find_run
 from trainer.step import autocast_for, cutting_for, default_precision
+from trainer.weight_files import put_weights
 
 __all__ = ["evaluate_only", "evaluation_table"]
 
@@ -49,7 +52,7 @@ def evaluate_only(data: TrainingData, *, folder: Path, settings: dict[str, Any],
     options = _choose(options, settings=settings)
     model.to(world.device)
     if options.compile:
-        model.compile(dynamic=True)
+        compile_step(model)
     held_out = data.open_split("eval", skip_bad_blocks=options.skip_bad_blocks)
     if held_out.num_samples == 0:
         raise TrainingError(f"{data} holds no samples for evaluation; build with a larger --eval-fraction")
@@ -108,11 +111,13 @@ def _load(
 def _load_initial(
     data: TrainingData, *, place: Path, world: World
 ) -> tuple[TrainOptions, BertForPreTraining, int | None]:
+    run = find_run(str(place))
     model_options = initial_model_options(
-        place, vocab_size=data.tokenizer.vocab_size, hidden_dropout_prob=0.0, max_seq_length=data.max_seq_length
+        place, run, vocab_size=data.tokenizer.vocab_size, hidden_dropout_prob=0.0, max_seq_length=data.max_seq_length
     )
     initial = load_initial(
         place,
+        run,
         options=model_options,
         next_sentence=data.has_next_sentence,
         data_set=data.data_sets[0],
@@ -135,7 +140,7 @@ def _load_initial(
         precision=initial.precision or default_precision(world.device.type),
     )
     model = build_model(model_options, next_sentence=next_sentence)
-    initial.load_into(model)
+    put_weights(model, initial.weights)
     return options, model, initial.step
 
 

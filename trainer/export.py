@@ -11,18 +11,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.config import ModelOptions
 from trainer.model import BertForPreTraining
 from trainer.run_folder import writing
+from trainer.weight_files import WORDS
 
-__all__ = ["export_model", "hf_config", "hf_weights", "load_hf_weights"]
+__all__ = ["export_model", "hf_config", "hf_weights"]
 
-_WORDS = "bert.embeddings.word_embeddings.weight"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -52,22 +51,8 @@ def hf_config(options: ModelOptions, *, pad_token_id: int) -> dict[str, Any]:
 def hf_weights(model: BertForPreTraining) -> dict[str, Tensor]:
     """Returns the weights as transformers stores them: float32 on the CPU, no vocabulary padding, tied ones once."""
     weights = {name: tensor.detach().float().cpu() for name, tensor in model.state_dict().items()}
-    weights[_WORDS] = weights[_WORDS][: model.options.vocab_size]
+    weights[WORDS] = weights[WORDS][: model.options.vocab_size]
     return {name: tensor.clone().contiguous() for name, tensor in weights.items()}
-
-
-def load_hf_weights(model: BertForPreTraining, weights: dict[str, Tensor]) -> None:
-    """Sets a model's weights from those of `transformers.BertForPreTraining`, the tied copies of which are ignored.
-
-    Args:
-        model: The model, of the same shape.
-        weights: State dict, or the contents of `model.safetensors`.
-    """
-    own = model.state_dict()
-    taken = {name: weights[name] for name in own}
-    with torch.no_grad():
-        own[_WORDS][: model.options.vocab_size] = taken.pop(_WORDS)
-    model.load_state_dict(taken | {_WORDS: own[_WORDS]})
 
 
 def export_model(model: BertForPreTraining, folder: Path, *, tokenizer_folder: Path, pad_token_id: int) -> None:
@@ -109,9 +94,3 @@ def _replace_folder(new: Path, folder: Path) -> None:
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def load_export(folder: Path) -> dict[str, Tensor]:
-    """Returns the weights in an exported folder."""
-    weights: dict[str, Tensor] = load_file(folder / "model.safetensors")
-    return weights

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bertdata.data_set import DataSet
 from bertdata.errors import TrainingError
-from trainer.checkpoint import load_latest
 from trainer.config import ModelOptions, Precision, load_model_options
 from trainer.model import BertForPreTraining
 from trainer.vocabulary import check_vocabulary
@@ -71,13 +70,6 @@ class Initial:
     tokenizer_sha256: str | None
     precision: Precision | None
 
-    @torch.no_grad()
-    def load_into(self, model: nn.Module) -> None:
-        """Gives the weights to a model; what is new here stays as it is there."""
-        own = model.state_dict()
-        for name, tensor in self.weights.items():
-            own[name][: len(tensor)].copy_(tensor)  # word embeddings of an export have fewer rows
-
     def __str__(self) -> str:
         """Returns where the weights are from, what is new, and what is not used, on one line."""
         origin = f"weights of {self.place}" + ("" if self.step is None else f", step {self.step}")
@@ -125,7 +117,7 @@ def initial_model_options(
 
     Args:
         place: Folder of a run or of an exported model.
-        run: The run's newest checkpoint, where that has been loaded.
+        run: The run's newest checkpoint, from `trainer.phases.find_run`; None for an exported model.
         vocab_size: Ids of the data set's tokenizer; `load_initial` checks that it is that of the weights.
         hidden_dropout_prob: Dropout to train with.
         max_seq_length: Tokens of the data set's longest samples.
@@ -133,7 +125,6 @@ def initial_model_options(
     Raises:
         TrainingError: There is no model, or it is none that can be trained here.
     """
-    run = run or load_latest(place / "checkpoints")
     if run is not None:
         changes = {"vocab_size": vocab_size, "hidden_dropout_prob": hidden_dropout_prob}
         options = ModelOptions(**(run["options"]["model"] | changes))
@@ -152,12 +143,19 @@ def initial_model_options(
 
 
 def load_initial(
-    place: Path, *, options: ModelOptions, next_sentence: bool, data_set: DataSet, is_main: bool = True
+    place: Path,
+    run: dict[str, Any] | None = None,
+    *,
+    options: ModelOptions,
+    next_sentence: bool,
+    data_set: DataSet,
+    is_main: bool = True,
 ) -> Initial:
     """Reads weights to begin a run with, and says what is new and what is not used.
 
     Args:
         place: Folder of a run or of an exported model.
+        run: The run's newest checkpoint, from `trainer.phases.find_run`; None for an exported model.
         options: The shape of the run's model.
         next_sentence: Whether the run predicts next sentences.
         data_set: What the run is trained on, for its tokenizer.
@@ -166,8 +164,7 @@ def load_initial(
     Raises:
         TrainingError: The weights are not there, damaged, of another shape or of another vocabulary.
     """
-    checkpoint = load_latest(place / "checkpoints")
-    initial = _from_export(place) if checkpoint is None else _from_run(place, checkpoint, next_sentence=next_sentence)
+    initial = _from_export(place) if run is None else _from_run(place, run, next_sentence=next_sentence)
     _check_shape(initial, options)
     warning = check_vocabulary(
         initial.place,
@@ -180,15 +177,14 @@ def load_initial(
         _log.info("%s", initial)
     if is_main and warning:
         _log.warning("%s", warning)
-    if checkpoint is not None:
+    if run is not None:
         return initial
     cut = {name: initial.weights[name][: options.vocab_size] for name in _OF_WORDS if name in initial.weights}
     return dataclasses.replace(initial, weights=initial.weights | cut)
 
 
-def _from_run(place: Path, checkpoint: dict[str, Any], *, next_sentence: bool) -> Initial:
-    before = checkpoint["options"]
-    weights = checkpoint["model"]
+def _from_run(place: Path, run: dict[str, Any], *, next_sentence: bool) -> Initial:
+    before, weights = run["options"], run["model"]
     # A head that was never trained is no better than a new one.
     is_untrained = next_sentence and not before["next_sentence"]
     new = tuple(name for name in weights if is_untrained and name.startswith(_NEXT_SENTENCE))
@@ -198,10 +194,10 @@ def _from_run(place: Path, checkpoint: dict[str, Any], *, next_sentence: bool) -
         weights={name: tensor for name, tensor in weights.items() if name not in new},
         new=new,
         ignored=(),
-        step=int(checkpoint["step"]),
-        optimizer=checkpoint["optimizer"],
+        step=int(run["step"]),
+        optimizer=run["optimizer"],
         tokenizer=_find_tokenizer(place / "hf"),
-        tokenizer_sha256=checkpoint["tokenizer"],
+        tokenizer_sha256=run["tokenizer"],
         precision=before["precision"],
     )
 

@@ -17,7 +17,7 @@ from bertdata.errors import OutputError, TrainingError
 from bertdata.file_locks import LockedFile
 from trainer.distributed import World
 
-__all__ = ["LOCK", "hold_run_folder", "writing"]
+__all__ = ["LOCK", "hold_run_folder", "make_run_folder", "writing"]
 
 LOCK = "lock"
 """Name of the file; it stays when the lock has gone."""
@@ -49,6 +49,18 @@ def writing(path: Path, *, also: type[Exception] = OSError) -> Iterator[None]:
         ) from error
 
 
+def make_run_folder(out: Path) -> None:
+    """Makes the folder of a run, if it is not there.
+
+    Raises:
+        OutputError: It cannot be written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"--out {out} cannot be written to ({error}); give another folder") from error
+
+
 @contextmanager
 def hold_run_folder(out: Path, *, world: World) -> Iterator[None]:
     """Makes the folder of a run and keeps other runs out of it while the context lasts.
@@ -63,8 +75,8 @@ def hold_run_folder(out: Path, *, world: World) -> Iterator[None]:
         _check_is_shared(out, mark=json.loads(world.gather("")[0]), world=world)
         yield
         return
+    make_run_folder(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         file = LockedFile(out / LOCK)
     except OSError as error:
         raise OutputError(f"--out {out} cannot be written to ({error}); give another folder") from error

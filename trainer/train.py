@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from bertdata.errors import OutputError, TrainingError
+from bertdata.errors import TrainingError
 from bertdata.seeds import hash64_int, stage_key
 from trainer.agreement import check_same
 from trainer.batch import StepBatches
@@ -29,9 +29,11 @@ from trainer.metrics import load_metrics, pretraining_sums
 from trainer.model import build_model
 from trainer.optimizer import clip_by_global_norm, load_optimizer_state, make_optimizer
 from trainer.phases import take_moments
+from trainer.run_folder import make_run_folder
 from trainer.run_log import RunLog, count_bad
 from trainer.schedule import learning_rate_at
 from trainer.step import autocast_for, backward, cutting_for
+from trainer.weight_files import put_weights
 
 __all__ = ["train"]
 
@@ -54,6 +56,7 @@ def train(
     *,
     world: World,
     checkpoint: dict[str, Any] | None = None,
+    run: dict[str, Any] | None = None,
     echo: Callable[[str], None] | None = None,
     origins: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
@@ -65,6 +68,8 @@ def train(
         world: The processes.
         checkpoint: Where to continue, from `trainer.checkpoint.load_latest`; None to begin. It is emptied, so that its
             tensors take no memory during the run, whoever holds it.
+        run: Checkpoint of the run that `options.init` names, from `trainer.phases.find_run`; None for an exported
+            model. It is emptied, too.
         echo: Takes the lines of the table of epochs, each when its epoch has ended; None for no table.
         origins: Where options come from, by name, such as "given" or "default"; for the report.
 
@@ -115,15 +120,18 @@ def train(
     elif options.init is not None:
         initial = load_initial(
             Path(options.init),
+            run,
             options=options.model,
             next_sentence=options.next_sentence,
             data_set=data.data_sets[0],
             is_main=world.is_main,
         )
-        initial.load_into(bare_model)
+        put_weights(bare_model, initial.weights)
         if options.init_optimizer:
             take_moments(optimizer, initial)
         del initial  # it holds weights and moments of its own
+        if run is not None:
+            run.clear()
     check_same(options, data_state, first_step=first_step, world=world)
     model: nn.Module = bare_model
     loss_sums: LossSums = pretraining_sums
@@ -139,10 +147,7 @@ def train(
 
     # What is seen and kept of it.
     if world.is_main:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"--out {out} cannot be made ({error}); give another folder") from error
+        make_run_folder(out)
         check_room(out, num_parameters=sum(one.numel() for one in bare_model.parameters()), keep=options.keep)
     run_log = RunLog(
         options,

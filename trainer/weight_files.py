@@ -19,11 +19,11 @@ from zipfile import BadZipFile
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bertdata.errors import TrainingError
 
-__all__ = ["WORDS", "load_weights", "rename_weights"]
+__all__ = ["WORDS", "load_weights", "put_weights", "rename_weights"]
 
 WORDS = "bert.embeddings.word_embeddings.weight"
 _BIAS = "cls.predictions.bias"
@@ -105,3 +105,16 @@ def rename_weights(weights: dict[str, Tensor], *, own: Collection[str]) -> tuple
         if ours not in found and copy in weights:
             found[ours] = weights[copy]
     return found, ignored
+
+
+@torch.no_grad()
+def put_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Gives weights to a model; those that are not among them stay.
+
+    Args:
+        model: The model.
+        weights: By the model's names; word embeddings may have fewer rows, without the padding of the vocabulary.
+    """
+    own = model.state_dict()
+    for name, tensor in weights.items():
+        own[name][: len(tensor)].copy_(tensor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -18,6 +18,19 @@ from trainer.export import hf_config
 from trainer.metrics import pretraining_sums
 
 WORDS = "bert.embeddings.word_embeddings.weight"
+
+
+def small_options(**changes: Any) -> ModelOptions:
+    """Returns the shape of a model of two layers for the vocabulary of `tests.small_data_set`."""
+    values: dict[str, Any] = {
+        "vocab_size": 120,
+        "num_hidden_layers": 2,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "initializer_range": 0.3,  # larger than published, so that differences show
+    }
+    return ModelOptions(**values | changes)
 
 
 class Step(NamedTuple):

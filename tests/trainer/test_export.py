@@ -10,21 +10,15 @@ from transformers import BertForPreTraining as HfBertForPreTraining
 from bertdata.data_set import DataSet
 from bertdata.errors import OutputError
 from tests.trainer.oracle import one_batch
+from tests.trainer.references import small_options
 from tests.trainer.test_train import options_for, train_on
 from trainer.attention import layout_of
 from trainer.checkpoint import load_latest
-from trainer.config import ModelOptions
-from trainer.export import export_model, load_export, load_hf_weights
+from trainer.export import export_model
 from trainer.model import BertForPreTraining, build_model
+from trainer.weight_files import load_weights, put_weights
 
-OPTIONS = ModelOptions(
-    vocab_size=120,
-    num_hidden_layers=2,
-    hidden_size=32,
-    num_attention_heads=4,
-    intermediate_size=48,
-    initializer_range=0.3,  # larger than published, so that differences show
-)
+OPTIONS = small_options()
 
 
 @pytest.fixture
@@ -55,7 +49,7 @@ def test_full_disk_is_an_error_and_the_export_before_stays(
     model: BertForPreTraining, data_set: DataSet, tmp_path: Path, num_bytes: int
 ) -> None:
     export_model(model, tmp_path / "hf", tokenizer_folder=data_set.folder, pad_token_id=0)
-    before = load_export(tmp_path / "hf")
+    before = load_weights(tmp_path / "hf")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))  # a file that grows further is an error
     try:
@@ -64,7 +58,7 @@ def test_full_disk_is_an_error_and_the_export_before_stays(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
-    assert all(torch.equal(one, before[name]) for name, one in load_export(tmp_path / "hf").items())
+    assert all(torch.equal(one, before[name]) for name, one in load_weights(tmp_path / "hf").items())
 
 
 def test_export_brings_the_tokenizer(model: BertForPreTraining, data_set: DataSet, tmp_path: Path) -> None:
@@ -106,7 +100,7 @@ def test_export_replaces_an_earlier_one(model: BertForPreTraining, data_set: Dat
         other = build_model(OPTIONS, seed=seed)
         export_model(other, tmp_path / "hf", tokenizer_folder=data_set.folder, pad_token_id=0)
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
-    load_hf_weights(model, load_export(tmp_path / "hf"))
+    put_weights(model, load_weights(tmp_path / "hf"))
     words = model.bert.embeddings.word_embeddings.weight
     assert torch.equal(words[:120], other.bert.embeddings.word_embeddings.weight[:120])
 

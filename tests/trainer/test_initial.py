@@ -20,25 +20,20 @@ from bertdata.errors import TrainingError
 from bertdata.wordpiece import new_bert_tokenizer
 from tests.small_data_set import make_data_set
 from tests.trainer.oracle import one_batch
+from tests.trainer.references import small_options
 from tests.trainer.test_train import options_for, train_on
 from trainer.attention import layout_of
 from trainer.checkpoint import load_latest
 from trainer.config import ModelOptions
 from trainer.data import TrainingData
-from trainer.defaults import Request, choose_options
+from trainer.defaults import Request, choose
 from trainer.export import export_model, hf_config, hf_weights
 from trainer.initial import Initial, initial_model_options, load_initial
 from trainer.model import build_model
+from trainer.phases import find_run
+from trainer.weight_files import put_weights
 
-OPTIONS = ModelOptions(
-    vocab_size=120,
-    num_hidden_layers=2,
-    hidden_size=32,
-    num_attention_heads=4,
-    intermediate_size=48,
-    max_position_embeddings=64,
-    initializer_range=0.3,  # larger than published, so that differences show
-)
+OPTIONS = small_options(max_position_embeddings=64)
 WORDS = "bert.embeddings.word_embeddings.weight"
 
 
@@ -50,7 +45,9 @@ def folder(data_set: DataSet, tmp_path: Path) -> Path:
 
 
 def initial_of(place: Path, data_set: DataSet, *, options: ModelOptions = OPTIONS, **more: Any) -> Initial:
-    return load_initial(place, options=options, data_set=data_set, **({"next_sentence": True} | more))
+    return load_initial(
+        place, find_run(str(place)), options=options, data_set=data_set, **({"next_sentence": True} | more)
+    )
 
 
 def change_config(folder: Path, **changes: Any) -> None:
@@ -82,7 +79,7 @@ def test_weights_of_transformers_are_taken(
     with caplog.at_level(logging.INFO):
         initial = initial_of(tmp_path, data_set)
     model = build_model(OPTIONS, seed=2).eval()
-    initial.load_into(model)
+    put_weights(model, initial.weights)
 
     assert {".".join(name.split(".")[:2]) for name in initial.new} == NEW[kind]
     assert initial.ignored == (
@@ -231,7 +228,7 @@ def more_rows_and_no_tokenizer(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (shutil.rmtree, "is no folder; give the folder of a run"),
+        (shutil.rmtree, "is not there; give the folder of a run"),
         (lambda folder: (folder / "config.json").unlink(), "holds no checkpoints and no config.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), "neither model.safetensors nor pytorch_model.bin"),
         (lambda folder: (folder / "model.safetensors").rename(folder / "tf_model.h5"), "tf_model.h5 is of another"),
@@ -295,7 +292,7 @@ def test_shape_is_that_of_the_weights(folder: Path, data_set: DataSet) -> None:
         initial_model_options(folder, vocab_size=120, hidden_dropout_prob=0.1, max_seq_length=65)
     request = Request(out="run", settings={"init": str(folder)})
     data = TrainingData(data_sets=(data_set,))
-    options = choose_options(request, data=data, device_type="cpu", world_size=1, before=None)
+    options = choose(request, data=data, device_type="cpu", world_size=1, before=None).options
     assert (options.model, options.init) == (OPTIONS, str(folder))
 
 
@@ -309,7 +306,7 @@ def test_run_gives_its_newest_checkpoint_else_its_export(data_set: DataSet, tmp_
     assert initial.optimizer is not None
     assert initial.optimizer["state"].keys() == checkpoint["optimizer"]["state"].keys()
     model = build_model(options, seed=77)
-    initial.load_into(model)
+    put_weights(model, initial.weights)
     for name, tensor in checkpoint["model"].items():
         assert torch.equal(model.state_dict()[name], tensor), name
 
@@ -356,5 +353,5 @@ def test_training_begins_with_the_weights_and_reads_them_once(data_set: DataSet,
     shutil.rmtree(folder)
     checkpoint = load_latest(tmp_path / "run" / "checkpoints")
     assert [row["step"] for row in train_on(data_set, options(2), checkpoint=checkpoint)][-1] == 2
-    with pytest.raises(TrainingError, match="is no folder"):
+    with pytest.raises(TrainingError, match="is not there"):
         train_on(data_set, options_for(tmp_path / "new", model=OPTIONS, init=str(folder)))

@@ -6,38 +6,21 @@ from transformers import BertForPreTraining as HfBertForPreTraining
 
 from bertdata.data_set import DataSet
 from tests.trainer.oracle import one_batch
+from tests.trainer.references import hf_model, small_options
 from trainer.attention import Layout, attend, layout_of, put_rows, take_rows
 from trainer.batch import Batch
 from trainer.config import ModelOptions
-from trainer.export import hf_config, hf_weights, load_hf_weights
+from trainer.export import hf_config, hf_weights
 from trainer.metrics import pretraining_sums
 from trainer.model import BertForPreTraining, build_model
+from trainer.weight_files import put_weights, rename_weights
 
-OPTIONS = ModelOptions(
-    vocab_size=120,
-    num_hidden_layers=2,
-    hidden_size=32,
-    num_attention_heads=4,
-    intermediate_size=48,
-    hidden_dropout_prob=0.0,
-    initializer_range=0.3,  # larger than published, so that differences show
-)
+OPTIONS = small_options(hidden_dropout_prob=0.0)
 
 
 @pytest.fixture
 def batch(data_set: DataSet) -> Batch:
     return one_batch(data_set, batch_size=12)
-
-
-def hf_model(weights: dict[str, torch.Tensor]) -> HfBertForPreTraining:
-    config = BertConfig(**hf_config(OPTIONS, pad_token_id=0))
-    config._attn_implementation = "eager"
-    model = HfBertForPreTraining(config)
-    tied = {"cls.predictions.decoder.weight": weights["bert.embeddings.word_embeddings.weight"]}
-    tied["cls.predictions.decoder.bias"] = weights["cls.predictions.bias"]
-    model.load_state_dict(weights | tied)
-    model.tie_weights()
-    return model
 
 
 def mean_loss(model: BertForPreTraining, batch: Batch) -> torch.Tensor:
@@ -47,7 +30,7 @@ def mean_loss(model: BertForPreTraining, batch: Batch) -> torch.Tensor:
 
 def test_model_equals_transformers(batch: Batch) -> None:
     model = build_model(OPTIONS, seed=1)
-    other = hf_model(hf_weights(model))
+    other = hf_model(OPTIONS, hf_weights(model))
     assert batch.max_seqlen > int(batch.cu_seqlens.diff().min())  # there is padding
 
     expected = other(**batch.padded(pad_token_id=0))
@@ -74,7 +57,7 @@ def test_model_takes_the_weights_of_transformers(batch: Batch) -> None:
     torch.manual_seed(5)
     other = HfBertForPreTraining(BertConfig(**hf_config(OPTIONS, pad_token_id=0))).eval()
     model = build_model(OPTIONS, seed=2)
-    load_hf_weights(model, other.state_dict())
+    put_weights(model, rename_weights(other.state_dict(), own=model.state_dict())[0])
     with torch.no_grad():
         expected = other(**batch.padded(pad_token_id=0)).prediction_logits.flatten(0, 1)[
             layout_of(batch).padded_rows[batch.mask_rows]

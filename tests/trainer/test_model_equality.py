@@ -25,8 +25,9 @@ from trainer.attention import attend, layout_of, needs_padding, varlen_attn
 from trainer.batch import Batch, Cutting, _fix_shapes
 from trainer.compiling import compile_step
 from trainer.config import ModelOptions
-from trainer.export import hf_config, hf_weights, load_hf_weights
+from trainer.export import hf_config, hf_weights
 from trainer.model import BertForPreTraining, build_model
+from trainer.weight_files import put_weights, rename_weights
 
 TOLERANCE = 1e-5
 
@@ -208,7 +209,7 @@ def test_initial_weights_of_transformers_come_back_bit_for_bit() -> None:
     torch.manual_seed(8)
     other = HfBertForPreTraining(BertConfig(**hf_config(options, pad_token_id=0)))
     model = build_model(options, seed=9)
-    load_hf_weights(model, other.state_dict())
+    put_weights(model, rename_weights(other.state_dict(), own=model.state_dict())[0])
     back = hf_model(options, hf_weights(model)).state_dict()
     assert back.keys() == other.state_dict().keys()
     for name, tensor in other.state_dict().items():

@@ -14,7 +14,7 @@ from tests.trainer.test_train import options_for, train_on
 from trainer.checkpoint import load_latest
 from trainer.config import TrainOptions
 from trainer.data import TrainingData
-from trainer.defaults import Request, choose_options
+from trainer.defaults import Request, choose
 from trainer.model import build_model
 
 HEAD = ("bert.pooler.", "cls.seq_relationship.")
@@ -32,10 +32,8 @@ def options(out: Path) -> TrainOptions:
 def test_head_is_off_on_shards_without_next_sentences(single: DataSet, data_set: DataSet) -> None:
     request = Request(out="run", settings={})
     for one in (single, data_set):
-        chosen = choose_options(
-            request, data=TrainingData(data_sets=(one,)), device_type="cpu", world_size=1, before=None
-        )
-        assert chosen.next_sentence == (one is data_set)
+        chosen = choose(request, data=TrainingData(data_sets=(one,)), device_type="cpu", world_size=1, before=None)
+        assert chosen.options.next_sentence == (one is data_set)
 
 
 def test_nothing_of_the_head_is_trained_or_reported(single: DataSet, tmp_path: Path) -> None:

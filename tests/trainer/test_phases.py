@@ -20,6 +20,7 @@ from trainer.optimizer import make_optimizer
 from trainer.phases import find_run, take_moments
 from trainer.schedule import learning_rate_at
 from trainer.train import train
+from trainer.weight_files import put_weights
 
 
 def chosen(data_set: DataSet, out: Path, **given: Any) -> TrainOptions:
@@ -114,8 +115,8 @@ def test_phase_2_begins_with_weights_and_moments(data_set: DataSet, phase_1: Pat
     assert saved is not None
     model = build_model(MODEL, seed=9)
     optimizer = make_optimizer(model, options_for(phase_1))
-    initial = load_initial(phase_1, options=MODEL, next_sentence=True, data_set=data_set)
-    initial.load_into(model)
+    initial = load_initial(phase_1, saved, options=MODEL, next_sentence=True, data_set=data_set)
+    put_weights(model, initial.weights)
     take_moments(optimizer, initial)
     for name, weight in model.named_parameters():
         assert torch.equal(weight[: MODEL.vocab_size], saved["model"][name][: MODEL.vocab_size]), name

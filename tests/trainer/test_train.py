@@ -24,6 +24,7 @@ from trainer.distributed import World
 from trainer.loader import Loader
 from trainer.metrics import TIMES, load_metrics
 from trainer.model import build_model
+from trainer.phases import find_run
 from trainer.step import backward
 from trainer.train import train
 
@@ -47,7 +48,8 @@ def options_for(out: Path, **changes: Any) -> TrainOptions:
 
 
 def train_on(data_set: DataSet, options: TrainOptions, **more: Any) -> list[dict[str, Any]]:
-    return train(TrainingData(data_sets=(data_set,)), options, world=ALONE, **more)
+    run = find_run(options.init) if options.init and not more.get("checkpoint") else None
+    return train(TrainingData(data_sets=(data_set,)), options, world=ALONE, run=run, **more)
 
 
 def comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
