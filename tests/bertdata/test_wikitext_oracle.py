@@ -25,10 +25,12 @@ def read_articles(dump: Path) -> dict[str, str]:
     return {title: text for title, text in texts.items() if not text.lower().startswith("#redirect")}
 
 
-@pytest.mark.parametrize("dump", DUMPS)
-def test_clean_wikitext_keeps_words_of_every_real_page(shared_data: Path, dump: str) -> None:
+@pytest.mark.parametrize(
+    ("dump", "nth"), [(DUMPS[0], 5), (DUMPS[1], 1), pytest.param(DUMPS[0], 1, marks=pytest.mark.slow)]
+)
+def test_clean_wikitext_keeps_words_of_every_real_page(shared_data: Path, dump: str, nth: int) -> None:
     shares = {}
-    for title, wikitext in read_articles(shared_data / dump).items():
+    for title, wikitext in list(read_articles(shared_data / dump).items())[::nth]:
         wanted = oracle_words(wikitext)
         if wanted:
             shares[title] = count_in_order(wanted, words_of(clean_wikitext(wikitext))) / len(wanted)

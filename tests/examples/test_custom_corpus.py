@@ -25,7 +25,7 @@ def reviews(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_custom_corpus_is_built_by_the_command_in_the_folder_of_the_module(tmp_path, reviews, num_workers):
     command = [sys.executable, "-m", "bertdata", "build", "--input", reviews, "--out", tmp_path / "shards"]
     command += ["--format", "my_corpus:read_csv", "--filter", "my_corpus:keep_prose", "--num-workers", num_workers]

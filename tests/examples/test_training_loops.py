@@ -85,6 +85,7 @@ def log_of(out: Path) -> list[dict[str, Any]]:
     return [{name: row[name] for name in ("step", "loss", "grad_norm", "learning_rate")} for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_transformers_trainer_goes_on_after_a_kill_as_if_nothing_had_been(shards: DataSet, tmp_path: Path) -> None:
     name, micro_batches = "transformers_trainer.py", ["--micro-batch-size", "8"]

@@ -1,7 +1,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import torch
 
 from bertdata.data_set import DataSet
 from bertdata.errors import TrainingError
+from tests.trainer.faults import Run
 from trainer.checkpoint import load_latest, save_checkpoint
 from trainer.config import ModelOptions, TrainOptions
 from trainer.data import TrainingData
@@ -243,22 +243,6 @@ def test_metrics_are_on_disk_before_a_checkpoint(
     assert all(on_disk == written > 0 for on_disk, written in sizes)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_stops_after_a_step_and_saves(data_set: DataSet, tmp_path: Path, number: signal.Signals) -> None:
-    command = bert_train("--shards", data_set.folder, "--out", tmp_path, *SETTINGS, "--save-every", 10**6)
-    command += ["--max-steps", "100000"]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    wait_for_step(tmp_path, 3, process)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    checkpoint = load_latest(tmp_path / "checkpoints")
-    assert checkpoint is not None
-    assert checkpoint["step"] == load_metrics(tmp_path / "metrics.jsonl")[-1]["step"]
-    assert "the same command continues" in errors
-    assert not (tmp_path / "hf").exists()
-
-
 def wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:
     """Waits until a run has written the metrics of a step."""
     until = time.monotonic() + 90
@@ -270,24 +254,6 @@ def wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-def test_killed_run_continues_bit_for_bit(data_set: DataSet, tmp_path: Path) -> None:
-    def command(out: Path) -> list[str]:
-        return bert_train("--shards", data_set.folder, "--out", out, *SETTINGS)
-
-    subprocess.run(command(tmp_path / "whole"), env=ENVIRONMENT, check=True, capture_output=True)
-    whole = comparable(load_metrics(tmp_path / "whole" / "metrics.jsonl"))
-    for number in range(3):
-        out = tmp_path / f"killed-{number}"
-        process = subprocess.Popen(
-            command(out), env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        wait_for_step(out, random.randint(1, 22), process)
-        process.kill()
-        process.communicate()
-        subprocess.run(command(out), env=ENVIRONMENT, check=True, capture_output=True)
-        assert comparable(load_metrics(out / "metrics.jsonl")) == whole
-
-
 def test_two_processes_equal_one(data_set: DataSet, tmp_path: Path) -> None:
     arguments = ("--shards", data_set.folder, "--out", tmp_path / "2", *SETTINGS, "--max-steps", 12)
     arguments += ("--hidden-dropout", 0, "--micro-batch-size", 3, "--warmup-steps", 2)
@@ -316,7 +282,7 @@ def test_bad_block_that_several_processes_meet_counts_once(
     path.write_bytes(data)
     # Each epoch has one block on one lane and one on the other; within six epochs both processes meet the bad one.
     arguments = ("--shards", broken.folder, "--out", tmp_path, "--batch-size", 2, "--max-steps", 96, "--log-every", 96)
-    command = bert_train(*arguments, "--eval-samples", 1, "--skip-bad-blocks", processes=2)
-    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+    run = Run([*arguments, "--eval-samples", 1, "--skip-bad-blocks"], logs=tmp_path / "logs", processes=2)
+    assert run.wait() == [0, 0], run.text()
     (row,) = [row for row in load_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "train"]
     assert (row["bad_blocks"], row["bad_samples"]) == (1, 16)
