@@ -33,11 +33,12 @@ _NO_WEIGHTS = ("position_ids", "token_type_ids")
 _COPIES = {"cls.predictions.decoder.weight": WORDS, "cls.predictions.decoder.bias": _BIAS}
 
 
-def load_weights(folder: Path) -> dict[str, Tensor]:
+def load_weights(folder: Path, *, option: str = "--init") -> dict[str, Tensor]:
     """Returns the weights in a folder under the names that they have there.
 
     Args:
         folder: With model.safetensors or pytorch_model.bin, or an index of several such files.
+        option: What named the folder, for messages.
 
     Raises:
         TrainingError: There is no such file, or one is damaged.
@@ -53,7 +54,7 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
             return weights
     others = sorted(path.name for path in folder.glob("*") if path.suffix in (".h5", ".msgpack", ".ckpt", ".index"))
     hint = f"; {others[0]} is of another library: load it with transformers and save it again" if others else ""
-    raise TrainingError(f"--init {folder} holds neither {_FILES[0]} nor {_FILES[1]}{hint}")
+    raise TrainingError(f"{option} {folder} holds neither {_FILES[0]} nor {_FILES[1]}{hint}")
 
 
 def _parts_of(index: Path) -> list[str]:

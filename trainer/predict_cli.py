@@ -1,0 +1,169 @@
+"""The command `bert-predict`: asks a model, pre-trained or fine-tuned."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bertdata.errors import BertDataError, InputError
+
+if TYPE_CHECKING:
+    from trainer.answers import Answer
+    from trainer.questions import Question
+
+__all__ = ["main"]
+
+_STDIN = "-"
+_READ_BYTES = 1 << 20
+_LINES_AT_ONCE = 512  # sorted by length together; the first answers come after as many
+_AT_LEAST_ONE = click.IntRange(min=1)
+
+
+class _PredictCommand(click.Command):
+    """Says a `BertDataError` on stderr and exits with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BertDataError as error:
+            click.secho(f"error: {error}", fg="red", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            sys.exit(128 + signal.SIGINT)
+
+
+@click.command(
+    cls=_PredictCommand,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("text", required=False)
+@click.argument("text_b", required=False)
+@click.option("--top-k", type=_AT_LEAST_ONE, default=5, help="Words for each [MASK]; labels to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per input, on a line of its own.")
+@click.option(
+    "--max-seq-length",
+    type=_AT_LEAST_ONE,
+    help="Tokens that the model reads at once, at most; a context to find an answer in is read in windows. "
+    "[default: as the tokenizer says, or the positions of the model]",
+)
+@click.option("--max-answer-tokens", type=_AT_LEAST_ONE, default=30, help="Tokens of an answer in a context, at most.")
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    help="A tokenizer.json, a vocab.txt, or a folder with one. [default: the one beside the model]",
+)
+@click.version_option(package_name="bertdata")
+def main(
+    model: Path,
+    text: str | None,
+    text_b: str | None,
+    top_k: int,
+    as_json: bool,
+    max_seq_length: int | None,
+    max_answer_tokens: int,
+    tokenizer: Path | None,
+) -> None:
+    r"""Ask a model what it has learned.
+
+    MODEL is the folder of a run, or one for transformers with a tokenizer in it. What is printed depends on what the
+    model was trained for:
+
+    \b
+    pre-training          the most probable words for each [MASK] in the texts, and
+                          with TEXT_B whether it follows TEXT: IsNext or NotNext
+    labels of texts       the labels of TEXT, or of the pair, most probable first
+    tags of words         the tag of each word of TEXT
+    question answering    the answer to the question TEXT that is found in TEXT_B
+
+    Without TEXT, or with -, each line of stdin is a TEXT, or a TEXT, a tab and a TEXT_B.
+
+    Example: bert-predict run/ "The cat [MASK] on the mat."
+    """
+    from trainer.open_model import open_model
+    from trainer.predict import Limits
+    from trainer.questions import Question
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    if text in (None, _STDIN) and text_b is not None:
+        raise click.UsageError("TEXT_B comes after a TEXT; lines of stdin have theirs behind a tab")
+    limits = Limits(top_k=top_k, max_seq_length=max_seq_length, max_answer_tokens=max_answer_tokens)
+    predictor = open_model(model, limits=limits, tokenizer=tokenizer)
+    if text is not None and text != _STDIN:
+        for answer in predictor.iter_answers([Question(text=text, text_b=text_b)]):
+            _print(answer, as_json=as_json)
+        return
+    for questions in _iter_questions(cast(BufferedReader, sys.stdin.buffer)):
+        for answer, question in zip(predictor.iter_answers(questions), questions, strict=False):
+            _print(answer, as_json=as_json, question=question)
+
+
+def _print(answer: Answer, *, as_json: bool, question: Question | None = None) -> None:
+    """Prints an answer; beneath its question, where there are several."""
+    from bertdata.painting import printable
+    from trainer.answers import format_answer
+
+    if as_json:
+        click.echo(json.dumps(answer.values, ensure_ascii=False))
+    elif question is None:
+        click.echo(format_answer(answer.rows))
+    else:
+        texts = [question.text, *([] if question.text_b is None else [question.text_b])]
+        click.echo(f"{printable(' | '.join(texts))}\n{format_answer(answer.rows, indent='  ')}\n")
+
+
+def _iter_questions(stream: BufferedReader) -> Iterator[list[Question]]:
+    """Yields the questions of lines as they come: of a file as many as are answered together, of a slow writer each.
+
+    Raises:
+        InputError: A line is not what it should be; those before it have been yielded.
+    """
+    questions: list[Question] = []
+    for numbered in _iter_lines(stream):
+        for number, line in numbered:
+            try:
+                questions.append(_parse_line(line, number=number))
+            except InputError:
+                yield questions
+                raise
+            if len(questions) == _LINES_AT_ONCE:
+                yield questions
+                questions = []
+        if questions:
+            yield questions
+            questions = []
+
+
+def _iter_lines(stream: BufferedReader) -> Iterator[list[tuple[int, bytes]]]:
+    """Yields all whole lines that one read gives, with their numbers: it waits for no more than is there."""
+    number, rest = 1, b""
+    while data := stream.read1(_READ_BYTES):
+        *lines, rest = (rest + data).split(b"\n")
+        yield list(enumerate(lines, start=number))
+        number += len(lines)
+    if rest:
+        yield [(number, rest)]
+
+
+def _parse_line(line: bytes, *, number: int) -> Question:
+    from trainer.questions import Question
+
+    place = f"line {number}: "
+    try:
+        texts = line.decode("utf-8").removesuffix("\r").split("\t")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{place}it is not UTF-8 ({error}); convert it first, as with iconv") from error
+    if len(texts) > 2:
+        raise InputError(f"{place}it has {len(texts) - 1} tabs; write TEXT, or TEXT, one tab and TEXT_B")
+    if not all(text.strip() for text in texts):
+        raise InputError(f"{place}a text is empty; write TEXT, or TEXT, one tab and TEXT_B")
+    return Question(text=texts[0], text_b=texts[1] if len(texts) == 2 else None, place=place)
