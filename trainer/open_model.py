@@ -160,7 +160,7 @@ def _open_run(place: Path, run: dict[str, Any], *, facts: dict[str, Any], limits
         model=model,
         options=options,
         tokenizer=_find_tokenizer_of_run(place, facts, sha256=run["tokenizer"]),
-        make_task=partial(WordTask, top_k=limits.top_k, has_words=True, labels=labels),
+        make_task=_word_task(options, limits=limits, has_words=True, labels=labels),
         trained_length=_trained_length(facts),
     )
 
@@ -192,9 +192,13 @@ def _open_pre_trained(folder: Path, *, facts: dict[str, Any], limits: Limits) ->
         model=model,
         options=stored.options,
         tokenizer=find_tokenizer(folder),
-        make_task=partial(WordTask, top_k=limits.top_k, has_words=has_words, labels=labels),
+        make_task=_word_task(stored.options, limits=limits, has_words=has_words, labels=labels),
         trained_length=_trained_length(facts),
     )
+
+
+def _word_task(options: ModelOptions, *, limits: Limits, **heads: Any) -> Callable[..., Task[Any]]:
+    return partial(WordTask, top_k=limits.top_k, num_words=options.vocab_size, **heads)
 
 
 def _labels_of(facts: dict[str, Any]) -> tuple[str, str] | None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -96,6 +96,8 @@ def main(
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     if text in (None, _STDIN) and text_b is not None:
         raise click.UsageError("TEXT_B comes after a TEXT; lines of stdin have theirs behind a tab")
+    if not all(one.strip() for one in (text, text_b) if one is not None):
+        raise click.UsageError("a text is empty")
     limits = Limits(top_k=top_k, max_seq_length=max_seq_length, max_answer_tokens=max_answer_tokens)
     predictor = open_model(model, limits=limits, tokenizer=tokenizer)
     if text is not None and text != _STDIN:

@@ -35,13 +35,16 @@ class WordTask(Task[Said]):
 
     Args:
         top_k: Words for each mask.
+        num_words: Words that the model knows; its scores go on with padding.
         has_words: Whether the model has its masked-word head.
         labels: What IsNext and NotNext are called; None where the model has no next-sentence head.
     """
 
-    def __init__(self, *, top_k: int, has_words: bool, labels: tuple[str, str] | None, **limits: Any) -> None:
+    def __init__(
+        self, *, top_k: int, num_words: int, has_words: bool, labels: tuple[str, str] | None, **limits: Any
+    ) -> None:
         super().__init__(**limits)
-        self._top_k = top_k
+        self._top_k = min(top_k, num_words)
         self._has_words, self._labels = has_words, labels
 
     def ask(self, question: Question, pieces: list[Pieces]) -> Asked:
@@ -65,7 +68,7 @@ class WordTask(Task[Said]):
         """Returns words and next sentences of each sample."""
         outputs = model(batch)
         logits = outputs.mlm_logits.float()
-        top = logits.topk(min(self._top_k, logits.shape[1]))
+        top = logits.topk(self._top_k)
         probabilities = torch.exp((top.values - logits.logsumexp(-1, keepdim=True)).double()).cpu()
         tokens = top.indices.cpu()
         sample_P = torch.bucketize(batch.mask_rows, batch.cu_seqlens[1:], right=True)
