@@ -11,30 +11,22 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bertdata.data_set import DataSet
 from bertdata.errors import TrainingError
 from trainer.config import ModelOptions, Precision, load_model_options
-from trainer.model import BertForPreTraining
+from trainer.model_folder import NEW_PARTS, find_export, find_tokenizer, read_export, some
 from trainer.vocabulary import check_vocabulary
-from trainer.weight_files import WORDS, load_weights, rename_weights
+from trainer.weight_files import WORDS
 
 __all__ = ["Initial", "initial_model_options", "load_initial"]
 
-_NEW_PARTS = {
-    "bert.pooler.": "pooler",
-    "cls.seq_relationship.": "next-sentence head",
-    "cls.predictions.": "masked-word head",
-}
-"""What may be missing, by the beginning of its names."""
-
+_OPTION = "--init"
 _NEXT_SENTENCE = ("bert.pooler.", "cls.seq_relationship.")
 _OF_WORDS = (WORDS, "cls.predictions.bias")
 _FREE = ("vocab_size", "hidden_dropout_prob", "initializer_range")
@@ -73,36 +65,10 @@ class Initial:
     def __str__(self) -> str:
         """Returns where the weights are from, what is new, and what is not used, on one line."""
         origin = f"weights of {self.place}" + ("" if self.step is None else f", step {self.step}")
-        parts = [label for prefix, label in _NEW_PARTS.items() if any(name.startswith(prefix) for name in self.new)]
+        parts = [label for prefix, label in NEW_PARTS.items() if any(name.startswith(prefix) for name in self.new)]
         new = f"; new: {', '.join(parts)}" if parts else "; nothing is new"
-        ignored = f"; not used: {_some(self.ignored)}" if self.ignored else ""
+        ignored = f"; not used: {some(self.ignored)}" if self.ignored else ""
         return origin + new + ignored
-
-
-def _some(names: Iterable[str], *, limit: int = 4) -> str:
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
-def _find_export(place: Path) -> Path:
-    """Returns the folder with config.json: that of a run, or the place itself.
-
-    Raises:
-        TrainingError: There is none.
-    """
-    for folder in (place / "hf", place):
-        if (folder / "config.json").is_file():
-            return folder
-    if not place.is_dir():
-        raise TrainingError(
-            f"--init {place} is no folder; give the folder of a run, or one with config.json and model.safetensors (a "
-            "published model has to be downloaded into a folder first)"
-        )
-    raise TrainingError(
-        f"--init {place} holds no checkpoints and no config.json; give the folder of a run, or one with config.json "
-        "and model.safetensors"
-    )
 
 
 def initial_model_options(
@@ -129,9 +95,9 @@ def initial_model_options(
         changes = {"vocab_size": vocab_size, "hidden_dropout_prob": hidden_dropout_prob}
         options = ModelOptions(**(run["options"]["model"] | changes))
     else:
-        path = _find_export(place) / "config.json"
+        path = find_export(place, option=_OPTION) / "config.json"
         options = load_model_options(
-            path, vocab_size=vocab_size, hidden_dropout_prob=hidden_dropout_prob, option="--init"
+            path, vocab_size=vocab_size, hidden_dropout_prob=hidden_dropout_prob, option=_OPTION
         )
     if options.max_position_embeddings < max_seq_length:
         raise TrainingError(
@@ -196,58 +162,26 @@ def _from_run(place: Path, run: dict[str, Any], *, next_sentence: bool) -> Initi
         ignored=(),
         step=int(run["step"]),
         optimizer=run["optimizer"],
-        tokenizer=_find_tokenizer(place / "hf"),
+        tokenizer=find_tokenizer(place / "hf"),
         tokenizer_sha256=run["tokenizer"],
         precision=before["precision"],
     )
 
 
 def _from_export(place: Path) -> Initial:
-    folder = _find_export(place)
-    stored = load_weights(folder)
-    words = next((stored[name] for name in (WORDS, WORDS.removeprefix("bert.")) if name in stored), None)
-    if words is None:
-        raise TrainingError(f"--init {folder} holds no {WORDS}, so it is no BERT; it has {_some(stored)}")
-    options = load_model_options(
-        folder / "config.json", vocab_size=len(words), hidden_dropout_prob=0.0, option="--init"
-    )
-    own = _shapes_of(options)
-    weights, ignored = rename_weights(stored, own=own)
-    missing = [name for name in own if name not in weights and not name.startswith(tuple(_NEW_PARTS))]
-    surplus = [name for name in ignored if ".layer." in name]
-    wrong = [
-        f"{name} of shape {list(tensor.shape)} instead of {own[name]}"
-        for name, tensor in weights.items()
-        if list(tensor.shape) != own[name]
-    ]
-    if missing or surplus or wrong:
-        problem = f"lacks {_some(missing)}" if missing else f"has {_some(surplus or wrong)}, against its config.json"
-        raise TrainingError(f"--init {folder} {problem}; it is no whole BERT as published: export it again")
+    stored = read_export(find_export(place, option=_OPTION), option=_OPTION)
     return Initial(
-        place=folder,
-        options=options,
-        weights={name: tensor.float() for name, tensor in weights.items()},
-        new=tuple(name for name in own if name not in weights),
-        ignored=tuple(ignored),
+        place=stored.folder,
+        options=stored.options,
+        weights=stored.weights,
+        new=stored.new,
+        ignored=stored.ignored,
         step=None,
         optimizer=None,
-        tokenizer=_find_tokenizer(folder),
+        tokenizer=find_tokenizer(stored.folder),
         tokenizer_sha256=None,
         precision=None,
     )
-
-
-def _shapes_of(options: ModelOptions) -> dict[str, list[int]]:
-    with torch.device("meta"):
-        own = BertForPreTraining(options).state_dict()
-    return {name: list(tensor.shape) for name, tensor in own.items()} | {
-        WORDS: [options.vocab_size, options.hidden_size]
-    }
-
-
-def _find_tokenizer(folder: Path) -> Path | None:
-    found = [folder / name for name in ("tokenizer.json", "vocab.txt") if (folder / name).is_file()]
-    return found[0] if found else None
 
 
 def _check_shape(initial: Initial, options: ModelOptions) -> None:

@@ -107,6 +107,8 @@ def main(out: Path) -> None:
     print(f"\nWhat was built\n{format_table(summary_rows(open_data_set(shards)))}")
     print(f"\nWhat was learned\n{format_epochs(epoch_rows(metrics))}\n")
     print_chart(metrics)
+    for texts in (["The cat sat on the mat.", "It was sleeping."], ["How are [MASK] doing?"]):
+        run("bert-predict", training, *texts)
     print(f"\nThe model is in {training / 'hf'}; transformers' BertForPreTraining.from_pretrained loads it.")
 
 

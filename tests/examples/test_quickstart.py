@@ -1,14 +1,18 @@
 """The quickstart as a user runs it, with three seeds: the tiny model must visibly learn."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import bertdata
 from trainer.metrics import load_metrics
+from trainer.predict_cli import main as predict
 
+FOLLOWS = {"It was sleeping.": True, "Paris is beautiful.": False}
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
 
 
@@ -28,6 +32,16 @@ def assert_learned(run):
     assert last["num_samples"] >= 500
     assert last["nsp_accuracy"] > 0.7
     assert last["mlm_accuracy"] > 1.5 * last["mlm_baseline"]
+    after = {text_b: ask(run, "The cat sat on the mat.", text_b)["next_sentence"] for text_b in FOLLOWS}
+    assert {text_b: shares["IsNext"] > shares["NotNext"] for text_b, shares in after.items()} == FOLLOWS
+    (words,) = ask(run, "How are [MASK] doing?")["masks"]
+    assert words[0]["word"] == "you"
+
+
+def ask(run, *texts):
+    result = CliRunner().invoke(predict, [str(run), *texts, "--json"])
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 @pytest.mark.slow
@@ -36,7 +50,15 @@ def test_quickstart_learns_and_shows_it(folder):
     assert_learned(out / "run")
     counts = bertdata.open_data_set(out / "shards").manifest.counts
     assert counts["eval_documents"] >= 50
-    for word in ("documents", "sentences", "pairs", "shards", "IsNext share", "total loss (MLM + NSP)"):
+    for word in (
+        "documents",
+        "sentences",
+        "pairs",
+        "shards",
+        "IsNext share",
+        "total loss (MLM + NSP)",
+        "$ bert-predict",
+    ):
         assert word in text
     table = text.split("What was learned")[1].split("For comparison")[0]
     epochs = [line.split() for line in table.splitlines() if line[:5].strip().isdigit()]

@@ -43,8 +43,12 @@ def predictor_of(folder: Path, **limits: Any) -> Predictor:
 
 
 def ask(folder: Path, *texts: str, **limits: Any) -> dict[str, Any]:
-    (answer,) = predictor_of(folder, **limits).iter_answers([Question(**dict(zip(("text", "text_b"), texts)))])
+    (answer,) = predictor_of(folder, **limits).iter_answers([Question(**named(*texts))])
     return answer.values
+
+
+def named(text: str, text_b: str | None = None) -> dict[str, Any]:
+    return {"text": text, "text_b": text_b}
 
 
 def close(expected: Any) -> Any:
@@ -58,7 +62,7 @@ def close(expected: Any) -> Any:
 def test_words_for_masks(save: Callable[..., Path], architecture: str, texts: tuple[str, ...]) -> None:
     folder = save(architecture)
     found = ask(folder, *texts, top_k=7)
-    inputs, outputs = ask_transformers(folder, architecture=architecture, **dict(zip(("text", "text_b"), texts)))
+    inputs, outputs = ask_transformers(folder, architecture=architecture, **named(*texts))
     logits = outputs.logits if architecture == MASKED else outputs.prediction_logits
     expected = logits[0][inputs.input_ids[0] == 4].softmax(-1).topk(7)
     assert len(found["masks"]) == len(expected.indices) == " ".join(texts).count("[MASK]")
@@ -67,7 +71,7 @@ def test_words_for_masks(save: Callable[..., Path], architecture: str, texts: tu
         assert [word["probability"] for word in words] == close(probabilities.tolist())
     if architecture == PRE_TRAINING and len(texts) == 2:
         shares = outputs.seq_relationship_logits.softmax(-1)[0].tolist()
-        assert found["next_sentence"] == close(dict(zip(("IsNext", "NotNext"), shares)))
+        assert found["next_sentence"] == close(dict(zip(("IsNext", "NotNext"), shares, strict=True)))
     else:
         assert "next_sentence" not in found
 
@@ -106,7 +110,7 @@ def test_next_sentence_of_a_model_without_words(save: Callable[..., Path], texts
 def test_labels(save: Callable[..., Path], texts: tuple[str, ...]) -> None:
     folder = save(SEQUENCE, id2label=LABELS)
     found = ask(folder, *texts)
-    _, outputs = ask_transformers(folder, architecture=SEQUENCE, **dict(zip(("text", "text_b"), texts)))
+    _, outputs = ask_transformers(folder, architecture=SEQUENCE, **named(*texts))
     shares = dict(zip(LABELS.values(), outputs.logits.softmax(-1)[0].tolist(), strict=True))
     assert found["probabilities"] == close(shares)
     assert found["label"] == max(shares, key=shares.__getitem__)
