@@ -145,7 +145,8 @@ def _open(place: Path, *, limits: Limits) -> _Opened:
 
 def _load_unfinished(place: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the newest checkpoint of a run that has not ended, or not exported anything."""
-    is_finished = not facts or facts["starts"][-1].get("end", {}).get("is_finished", False)
+    (last,) = facts.get("starts", [])[-1:] or [{}]
+    is_finished = not facts or last.get("end", {}).get("is_finished", False)
     if is_finished and (place / "hf").is_dir():
         return None
     return load_latest(place / "checkpoints")

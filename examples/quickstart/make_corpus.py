@@ -8,6 +8,8 @@ model learns from it within minutes on a CPU. A figure reached on it shows that 
 
 Each world article has one of eight topics, and a town's facts (its river, craft, dish, animal, feast, ...) come back in
 all articles about that town. Every third article is about something of every day: a cat, a visit to Paris, a greeting.
+Some sentences of every kind of article have but four or five words: else a short segment would mostly be the one that
+follows, and no topic would be needed to know it.
 
 The same `num_articles` and `seed` give the same bytes on every machine and Python version: every choice is a hash of
 its name. Nothing but the standard library is needed.
