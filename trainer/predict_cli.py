@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import signal
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from bertdata.errors import BertDataError, InputError
+from bertdata.errors import BertDataError, InputError, TrainingError
 
 if TYPE_CHECKING:
     from trainer.answers import Answer
@@ -44,6 +45,7 @@ class _PredictCommand(click.Command):
 @click.command(
     cls=_PredictCommand,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
+    epilog='Example: bert-predict run/ "The cat [MASK] on the mat."',
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("text", required=False)
@@ -73,7 +75,7 @@ def main(
     max_answer_tokens: int,
     tokenizer: Path | None,
 ) -> None:
-    r"""Ask a model what it has learned.
+    r"""Asks a model what it has learned.
 
     MODEL is the folder of a run, or one for transformers with a tokenizer in it. What is printed depends on what the
     model was trained for:
@@ -86,24 +88,26 @@ def main(
     question answering    the answer to the question TEXT that is found in TEXT_B
 
     Without TEXT, or with -, each line of stdin is a TEXT, or a TEXT, a tab and a TEXT_B.
-
-    Example: bert-predict run/ "The cat [MASK] on the mat."
     """
+    if text in (None, _STDIN) and text_b is not None:
+        raise click.UsageError("TEXT_B comes after a TEXT; lines of stdin have theirs behind a tab")
+    if not all(one.strip() for one in (text, text_b) if one is not None):
+        raise click.UsageError("a text is empty")
+    if not all(map(importlib.util.find_spec, ("torch", "safetensors"))):
+        raise TrainingError('bert-predict needs torch and safetensors: pip install "bertdata[train]"')
     from trainer.open_model import open_model
     from trainer.predict import Limits
     from trainer.questions import Question
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    if text in (None, _STDIN) and text_b is not None:
-        raise click.UsageError("TEXT_B comes after a TEXT; lines of stdin have theirs behind a tab")
-    if not all(one.strip() for one in (text, text_b) if one is not None):
-        raise click.UsageError("a text is empty")
     limits = Limits(top_k=top_k, max_seq_length=max_seq_length, max_answer_tokens=max_answer_tokens)
     predictor = open_model(model, limits=limits, tokenizer=tokenizer)
     if text is not None and text != _STDIN:
         for answer in predictor.iter_answers([Question(text=text, text_b=text_b)]):
             _print(answer, as_json=as_json)
         return
+    if sys.stdin.isatty():
+        click.echo("write a TEXT, or a TEXT, a tab and a TEXT_B; end with Ctrl-D", err=True)
     for questions in _iter_questions(cast(BufferedReader, sys.stdin.buffer)):
         for answer, question in zip(predictor.iter_answers(questions), questions, strict=False):
             _print(answer, as_json=as_json, question=question)
