@@ -8,7 +8,7 @@ import pytest
 
 import bertdata
 
-HEAVY = ("apache_beam", "torch", "transformers", "sentencex", "datasets", "webdataset", "pipelines")
+HEAVY = ("apache_beam", "torch", "transformers", "sentencex", "datasets", "webdataset")
 
 
 def modules_of(package):
@@ -25,7 +25,7 @@ def loaded_after_importing(*modules, names=HEAVY):
 
 
 @pytest.mark.parametrize(
-    ("package", "allowed"), [("bertdata", set()), ("pipelines", {"apache_beam", "pipelines"}), ("trainer", {"torch"})]
+    ("package", "allowed"), [("bertdata", set()), ("pipelines", {"apache_beam"}), ("trainer", {"torch"})]
 )
 def test_package_imports_only_what_it_may(package, allowed):
     assert set(loaded_after_importing(*modules_of(package))) <= allowed
@@ -36,6 +36,15 @@ def test_only_the_report_imports_what_draws_it():
     drawing |= {f"trainer.{name}" for name in ("report", "run_figures", "run_plots")}
     modules = [name for package in ("bertdata", "trainer") for name in modules_of(package) if name not in drawing]
     assert loaded_after_importing(*modules, names=("jinja2", "matplotlib")) == []
+
+
+def test_page_about_a_run_needs_no_torch():
+    assert loaded_after_importing("trainer.cli", "trainer.report") == []
+
+
+def test_trainer_imports_no_pipelines():
+    code = f"import sys, {', '.join(modules_of('trainer'))}; sys.exit('pipelines' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_public_names_are_there_and_complete():

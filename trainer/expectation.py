@@ -19,12 +19,15 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bertdata.errors import ShardError
 from trainer.config import TrainOptions
-from trainer.data import TrainingData
+
+if TYPE_CHECKING:
+    from trainer.data import TrainingData
 
 __all__ = [
     "NEXT_SENTENCE_SAMPLES",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.config import TrainOptions
-from trainer.data import TrainingData
 from trainer.expectation import Expectation, word_entropy
 from trainer.symptoms import CONSEQUENCES, OF_THE_MACHINE, OF_THE_RUN, Point
+
+if TYPE_CHECKING:
+    from trainer.data import TrainingData
 
 __all__ = ["Health"]
 

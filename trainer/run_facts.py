@@ -22,13 +22,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from bertdata.errors import OutputError
 from bertdata.files import write_atomically
 from trainer.config import ModelOptions, TrainOptions
 
 if TYPE_CHECKING:
+    import torch
+
     from trainer.data import TrainingData
 
 __all__ = ["FILE_NAME", "count_parameters", "load_facts", "write_end", "write_start"]
@@ -88,10 +88,8 @@ def write_start(
     start = {
         "step": first_step,
         "time": _now(),
-        "device": _device_name(device),
         "num_processes": num_processes,
-        "threads": torch.get_num_threads() if device.type == "cpu" else None,
-        "versions": _versions(device),
+        **_describe_machine(device),
     }
     facts = {
         "format_version": FORMAT_VERSION,
@@ -153,23 +151,28 @@ def _describe_data(data: TrainingData) -> list[dict[str, Any]]:
     ]
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    try:
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+def _describe_machine(device: torch.device) -> dict[str, Any]:
+    import torch  # here: reading the file needs no torch, so a page about a run is made where none is installed
 
-
-def _versions(device: torch.device) -> dict[str, str]:
+    is_gpu = device.type == "cuda"
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     for name in ("bertdata", "numpy"):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:  # run from a checkout that is not installed
             continue
-    if device.type == "cuda":
+    if is_gpu:
         versions["cuda"] = str(torch.version.cuda)
-    return versions
+    return {
+        "device": str(torch.cuda.get_device_name(device)) if is_gpu else _processor_name(),
+        "threads": None if is_gpu else torch.get_num_threads(),
+        "versions": versions,
+    }
+
+
+def _processor_name() -> str:
+    try:
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
