@@ -11,6 +11,7 @@ from bertdata.data_set import DataSet, open_data_set
 from bertdata.documents import Document
 from bertdata.errors import (
     BertDataError,
+    ChangedInputError,
     ConfigError,
     DownloadError,
     InputError,
@@ -30,6 +31,7 @@ __all__ = [
     "Block",
     "BuildOptions",
     "CacheOptions",
+    "ChangedInputError",
     "ConfigError",
     "DataSet",
     "Document",

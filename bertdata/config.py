@@ -220,6 +220,11 @@ class BuildOptions:
     """Everything that decides the bytes of a build.
 
     Attributes:
+        read: How input files become documents.
+        tokenizer: Which tokenizer is used, or how one is trained.
+        pairs: How documents become samples.
+        masks: How masked positions are drawn.
+        shards: How samples are packed into files.
         max_seq_lengths: One data set is written per length; more than one go to sub-folders named after them.
         seed: Number from which all draws of the build are derived.
     """

@@ -216,6 +216,9 @@ def _iter_members(descriptor: int, offset: int, *, num_bytes: int, where: str) -
 def iter_blocks(path: Path | str) -> Iterator[Block]:
     """Yields the blocks of a shard file from its tar headers alone, without index or manifest.
 
+    Args:
+        path: The shard's file.
+
     Raises:
         ShardError: The file is truncated or is no shard.
     """

@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-import bertdata
-
 HEAVY = ("apache_beam", "torch", "transformers", "sentencex", "datasets", "webdataset")
 
 
@@ -45,8 +43,3 @@ def test_page_about_a_run_needs_no_torch():
 def test_trainer_imports_no_pipelines():
     code = f"import sys, {', '.join(modules_of('trainer'))}; sys.exit('pipelines' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_public_names_are_there_and_complete():
-    assert sorted(bertdata.__all__) == bertdata.__all__
-    assert all(hasattr(bertdata, name) for name in bertdata.__all__)

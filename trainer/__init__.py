@@ -50,3 +50,8 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Returns the public names, too, of which none may have been imported yet."""
+    return sorted({*globals(), *__all__})
