@@ -48,7 +48,11 @@ class _Group(click.Group):
             sys.exit(128 + (signal.SIGTERM if error.args == (signal.SIGTERM,) else signal.SIGINT))
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
+    epilog="Example: bertdata build --input simplewiki.xml.bz2 --out shards/",
+)
 @click.version_option(package_name="bertdata")
 def main() -> None:
     """Builds BERT pre-training data: from a raw corpus to shards with pairs and masks."""
@@ -61,7 +65,11 @@ def main() -> None:
     logger.propagate = False
 
 
-@main.command(cls=CorpusCommand, takes_beam_options=True)
+@main.command(
+    cls=CorpusCommand,
+    takes_beam_options=True,
+    epilog="Example: bertdata build --input simplewiki.xml.bz2 --out shards/",
+)
 @read_options
 @build_options
 @click.pass_context
@@ -82,8 +90,6 @@ def build(
     """Builds shards from a corpus.
 
     Options for Apache Beam itself go after "--". The same command run again goes on where it stopped.
-
-    Example: bertdata build --input simplewiki.xml.bz2 --out shards/
     """
     from bertdata.launch import open_build, read_written_manifest
     from bertdata.progress import Progress
@@ -158,19 +164,20 @@ def _print_estimate(
         click.echo(format_table(estimate_rows(estimate, free_bytes=free)))
 
 
-@main.command()
+@main.command(epilog="Example: bertdata download --wiki simple --out dumps/")
 @click.option("--wiki", required=True, help="Language of the Wikipedia (simple, de), or a database (dewiktionary).")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the dump.")
-@click.option("--date", default=LATEST, show_default=True, help="Date of the dump, such as 20261101; or latest.")
-@click.option("--mirror", default=DEFAULT_MIRROR, show_default=True, help="Address of the folder with all wikis.")
-@click.option("--contact", help="Your mail address or page, told to the server as Wikimedia asks; helps if it refuses.")
+@click.option("--date", default=LATEST, help="Date of the dump, such as 20261101; or latest.")
+@click.option("--mirror", default=DEFAULT_MIRROR, help="Address of the folder with all wikis.")
+@click.option(
+    "--contact",
+    help="Your mail address or page, told to the server as Wikimedia asks; helps if it refuses. [default: none]",
+)
 def download(wiki: str, out: Path, date: str, mirror: str, contact: str | None) -> None:
     """Fetches the articles of a wiki: its multistream dump.
 
     Checks it against the SHA-1 that the dump has published, and prints the path of the file. The same command run
     again goes on where it stopped.
-
-    Example: bertdata download --wiki simple --out dumps/
     """
     from bertdata.download import fetch_file, find_dump
     from bertdata.web import Http

@@ -7,16 +7,13 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from bertdata.errors import ConfigError
 from bertdata.options import CorpusCommand, parse_mask_set, workers_option
 from bertdata.uris import is_uri, location_of
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["export", "merge", "report", "verify"]
 
@@ -30,23 +27,22 @@ class _LocalFolder(click.Path):
         return super().convert(value, param, ctx)
 
 
-@click.command()
+@click.command(epilog="Example: bertdata verify shards/")
 @click.argument("folder", type=_LocalFolder(path_type=Path))
 @click.option("--quick", is_flag=True, help="Check that files are there, their sizes and checksums; no samples.")
 @click.option("--json", "as_json", is_flag=True, help="Print what is wrong as JSON.")
 @click.option(
     "--has-document",
     metavar="KEY|FILE",
-    help="Instead, tell where a document went: by its key of 16 or 32 hexadecimal digits, or by a file of its text.",
+    help="Instead, tell where a document went: by its key of 16 or 32 hexadecimal digits, or by a file of its text. "
+    "[default: check the data set]",
 )
 @workers_option
 def verify(folder: Path, quick: bool, as_json: bool, has_document: str | None, num_workers: int) -> None:
-    """Checks a data set: every byte, every sample, and all of them together.
+    """Checks a data set.
 
-    Prints what is wrong, by shard, block and sample, and exits with 1 if anything is. With --has-document it exits
-    with 1 if no sample has text of the document.
-
-    Example: bertdata verify shards/
+    Every byte, every sample, and all of them together. Prints what is wrong, by shard, block and sample, and exits with
+    1 if anything is. With --has-document it exits with 1 if no sample has text of the document.
     """
     from bertdata.data_set import open_data_set
     from bertdata.locating import describe_document
@@ -75,10 +71,14 @@ def verify(folder: Path, quick: bool, as_json: bool, has_document: str | None, n
     sys.exit(1 if problems else 0)
 
 
-@click.command(cls=CorpusCommand)
+@click.command(cls=CorpusCommand, epilog="Example: bertdata report shards/ --out report.html")
 @click.argument("folder", type=_LocalFolder(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The HTML file to write.")
-@click.option("--num-samples", type=click.IntRange(min=0), default=6, show_default=True, help="Samples to show.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The HTML file to write. [default: none, with --recompute]",
+)
+@click.option("--num-samples", type=click.IntRange(min=0), default=6, help="Samples to show.")
 @click.option("--recompute", is_flag=True, help="Count the numbers of the report again, and say which differ.")
 @click.option(
     "--input",
@@ -86,18 +86,16 @@ def verify(folder: Path, quick: bool, as_json: bool, has_document: str | None, n
     multiple=True,
     metavar="PATH",
     help="With --recompute: what the data set was built from, to count documents and their text again too. Takes as "
-    "long as the build on one core.",
+    "long as the build on one core. [default: count from the shards alone]",
 )
 @workers_option
 def report(
     folder: Path, out: Path | None, num_samples: int, recompute: bool, inputs: tuple[str, ...], num_workers: int
 ) -> None:
-    """Writes a page about a data set: one HTML file that needs nothing beside it.
+    """Writes a page about a data set.
 
-    From pages to samples with every drop, lengths, labels, masks, vocabulary, samples, options. With --recompute, ends
-    with 1 where a number is not what the data says.
-
-    Example: bertdata report shards/ --out report.html
+    One HTML file that needs nothing beside it: from pages to samples with every drop, lengths, labels, masks,
+    vocabulary, samples, options. With --recompute, ends with 1 where a number is not what the data says.
     """
     from bertdata.data_set import open_data_set
 
@@ -126,27 +124,22 @@ def report(
         sys.exit(1)
 
 
-@click.command()
+@click.command(epilog="Example: bertdata export shards/ --out exported/ --mask-set 0")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the files.")
 @click.option(
     "--mask-set",
     default="all",
-    show_default=True,
     help="Number of a mask set, for columns that a model takes; or all, for the samples as they are stored.",
 )
-@click.option(
-    "--split", type=click.Choice(["train", "eval", "both"]), default="both", show_default=True, help="Which shards."
-)
+@click.option("--split", type=click.Choice(["train", "eval", "both"]), default="both", help="Which shards.")
 @click.option("--overwrite", is_flag=True, help="Remove the files of another export from --out first.")
 @workers_option
 def export(folder: Path, out: Path, mask_set: str, split: str, overwrite: bool, num_workers: int) -> None:
-    """Writes the samples as Parquet files, a row each, for pandas, datasets and other tools.
+    """Writes the samples as Parquet files, for other tools.
 
-    With --mask-set 0, the columns are those of transformers' BertForPreTraining. The same command run again goes on
-    where it stopped.
-
-    Example: bertdata export shards/ --out exported/ --mask-set 0
+    Each is a row. With --mask-set 0, the columns are those of transformers' BertForPreTraining. The same command run
+    again goes on where it stopped.
     """
     from bertdata.export import export_data_set, export_rows
     from bertdata.summary import format_table
@@ -162,7 +155,7 @@ def export(folder: Path, out: Path, mask_set: str, split: str, overwrite: bool, 
     click.echo(format_table(export_rows(paths)))
 
 
-@click.command()
+@click.command(epilog="Example: bertdata merge wiki/ books/ --out merged/")
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the new one.")
 @click.option(
@@ -171,12 +164,10 @@ def export(folder: Path, out: Path, mask_set: str, split: str, overwrite: bool, 
     help="Merge even if documents are for training in one data set and for evaluation in another.",
 )
 def merge(folders: tuple[Path, ...], out: Path, allow_overlap: bool) -> None:
-    """Makes one data set of several that have the same tokenizer and options.
+    """Makes one data set of several.
 
-    It names their shards, by their place relative to OUT, and copies none: move them together. Documents that are in
-    several of them are reported.
-
-    Example: bertdata merge wiki/ books/ --out merged/
+    They must have the same tokenizer and options. The new one names their shards, by their place relative to OUT, and
+    copies none: move them together. Documents that are in several of them are reported.
     """
     from bertdata.merging import merge_data_sets, open_sources
     from bertdata.overlap import find_overlap, overlap_rows

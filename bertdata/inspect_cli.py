@@ -19,28 +19,33 @@ if TYPE_CHECKING:
 __all__ = ["inspect"]
 
 
-@click.command(cls=CorpusCommand)
+@click.command(cls=CorpusCommand, epilog="Example: bertdata inspect shards/ --shard 0 --sample 12 --mask-set 2")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--num-samples", type=click.IntRange(min=1), default=3, show_default=True, help="Samples to show.")
-@click.option("--split", type=click.Choice(["train", "eval"]), default="train", show_default=True, help="Which shards.")
-@click.option("--shard", metavar="NAME|NUMBER", help="The one shard to look at.  [default: all of the split]")
+@click.option("--num-samples", type=click.IntRange(min=1), default=3, help="Samples to show.")
+@click.option("--split", type=click.Choice(["train", "eval"]), default="train", help="Which shards.")
+@click.option("--shard", metavar="NAME|NUMBER", help="The one shard to look at. [default: all of the split]")
 @click.option(
     "--sample",
     type=click.IntRange(min=0),
-    help="Show this one only: its number in the shard or, without --shard, in the split, from 0 on.",
+    help="Show this one only: its number in the shard or, without --shard, in the split, from 0 on. "
+    "[default: the first --num-samples]",
 )
 @click.option(
     "--mask-set",
     type=click.IntRange(min=0),
-    help="The one mask set to show, from 0 on.  [default: the first in text, all in JSON]",
+    help="The one mask set to show, from 0 on. [default: the first in text, all in JSON]",
 )
-@click.option("--document", metavar="TITLE", help="Show the way of one document from --input to its samples instead.")
+@click.option(
+    "--document",
+    metavar="TITLE",
+    help="Show the way of one document from --input to its samples instead. [default: none]",
+)
 @click.option(
     "--input",
     "inputs",
     multiple=True,
     metavar="PATH",
-    help="With --document: the input of the build; files, folders or glob patterns.",
+    help="With --document: the input of the build; files, folders or glob patterns. [default: none]",
 )
 @click.option("--full", is_flag=True, help="With --document: shorten nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an object per line for each sample or the document.")
@@ -56,12 +61,11 @@ def inspect(
     full: bool,
     as_json: bool,
 ) -> None:
-    """Prints samples: tokens, segments, label, and one mask set marked in the text.
+    """Prints samples as text.
 
-    Then says how much the lengths of the segments give away. With --document and --input, prints all that became of
-    one document: TITLE is a wiki page's title, else the record's place, such as "line 12".
-
-    Example: bertdata inspect shards/ --shard 0 --sample 12 --mask-set 2
+    Tokens, segments, label, and one mask set marked in the text. Then says how much the lengths of the segments give
+    away. With --document and --input, prints all that became of one document: TITLE is a wiki page's title, else the
+    record's place, such as "line 12".
     """
     from bertdata.data_set import open_data_set
     from bertdata.diagnostics import describe_label_guess

@@ -35,7 +35,6 @@ workers_option = click.option(
     "--num-workers",
     type=Workers(),
     default="all",
-    show_default=True,
     help="Worker processes on this machine: a number, or all for one per processor.",
 )
 
@@ -90,7 +89,6 @@ def read_options(command: Command) -> Command:
             "--format",
             type=Format(),
             default=_READ.format,
-            show_default=True,
             help=f"Format of all inputs: {', '.join(FORMATS)} (auto looks into each file); or MODULE:FUNCTION, a "
             "reader of your own.",
         ),
@@ -98,47 +96,42 @@ def read_options(command: Command) -> Command:
             "--document-per",
             type=click.Choice(["blank-line", "file", "line"]),
             default=_READ.document_per,
-            show_default=True,
             help="Plain text: what separates documents.",
         ),
         click.option("--sentence-per-line", is_flag=True, help="Plain text: every line is one sentence."),
         click.option(
             "--text-field",
             default=_READ.text_field,
-            show_default=True,
             help="JSONL and Parquet: the field or column that holds the text, or a list of sentences.",
         ),
         click.option(
             "--language",
             default=_READ.language,
-            show_default=True,
             help="Language code for sentence rules, such as en or zh; auto takes the dump's, the record's, else "
             "guesses by script.",
         ),
         click.option(
             "--filter",
             metavar="MODULE:FUNCTION",
-            help="A function of your own that gets each document and returns it, maybe changed, or why to drop it.",
+            help="A function of your own that gets each document and returns it, maybe changed, or why to drop it. "
+            "[default: none]",
         ),
         click.option(
             "--min-document-chars",
             type=int,
             default=_READ.min_document_chars,
-            show_default=True,
             help="Documents with fewer characters are dropped and counted.",
         ),
         click.option(
             "--max-document-bytes",
             type=Size(),
             default="64MiB",
-            show_default=True,
             help="Documents with more bytes of text are rejected and counted.",
         ),
         click.option(
             "--max-rejects",
             type=int,
             default=_READ.max_rejects,
-            show_default=True,
             help="Bad records allowed before the build ends with an error.",
         ),
         click.option(
@@ -150,18 +143,17 @@ def read_options(command: Command) -> Command:
             "--vocab-size",
             type=int,
             default=_TOKENIZER.vocab_size,
-            show_default=True,
             help="Entries of a trained vocabulary at most.",
         ),
         click.option(
             "--lowercase/--cased",
             default=None,
-            help="Lower-case text or not.  [default: as the tokenizer says; if trained, English only]",
+            help="Lower-case text or not. [default: as the tokenizer says; if trained, English only]",
         ),
         click.option(
             "--strip-accents/--keep-accents",
             default=None,
-            help="Remove accents or not.  [default: as the tokenizer says; if trained, in lower-cased English]",
+            help="Remove accents or not. [default: as the tokenizer says; if trained, in lower-cased English]",
         ),
     ]
     return _add(command, options)
@@ -190,13 +182,12 @@ def build_options(command: Command) -> Command:
         click.option(
             "--tokenizer",
             metavar="PATH",
-            help="tokenizer.json, vocab.txt, or a folder with one.  [default: train a vocabulary]",
+            help="tokenizer.json, vocab.txt, or a folder with one. [default: train a vocabulary]",
         ),
         click.option(
             "--max-seq-length",
             type=Lengths(),
             default="128",
-            show_default=True,
             help="Tokens of a sample at most, specials included; several with commas write a data set each, in folders "
             "of OUT.",
         ),
@@ -204,14 +195,12 @@ def build_options(command: Command) -> Command:
             "--short-seq-prob",
             type=float,
             default=_PAIRS.short_seq_prob,
-            show_default=True,
             help="Share of samples with a shorter target length.",
         ),
         click.option(
             "--next-sentence",
             type=click.Choice(["balanced", "google", "sop", "none"]),
             default=_PAIRS.next_sentence,
-            show_default=True,
             help="Pairs: balanced labels, Google's own distribution, sentence order (ALBERT), or single segments "
             "(RoBERTa).",
         ),
@@ -219,41 +208,34 @@ def build_options(command: Command) -> Command:
             "--dupe-factor",
             type=int,
             default=_PAIRS.dupe_factor,
-            show_default=True,
             help="Passes over the documents, each with its own pairs.",
         ),
         click.option(
             "--num-mask-sets",
             type=int,
             default=_MASKS.num_mask_sets,
-            show_default=True,
             help="Mask sets per pair, another one in each epoch; 0 stores none and lets the loader draw them.",
         ),
         click.option(
             "--masked-lm-prob",
             type=float,
             default=_MASKS.masked_lm_prob,
-            show_default=True,
             help="Share of positions that are predicted.",
         ),
-        click.option(
-            "--max-predictions-per-seq", type=int, help="Predictions per mask set at most.  [default: no cap]"
-        ),
+        click.option("--max-predictions-per-seq", type=int, help="Predictions per mask set at most. [default: no cap]"),
         click.option("--whole-word-mask", is_flag=True, help="Mask all pieces of a word together."),
         click.option(
             "--eval-fraction",
             type=float,
             default=_SHARDS.eval_fraction,
-            show_default=True,
             help="Share of documents held out; at least 100 documents, at most a tenth. 0 for none.",
         ),
-        click.option("--shard-size", type=Size(), default="64MiB", show_default=True, help="Bytes of a shard, about."),
-        click.option("--num-shards", type=int, help="Number of training shards.  [default: by --shard-size]"),
+        click.option("--shard-size", type=Size(), default="64MiB", help="Bytes of a shard, about."),
+        click.option("--num-shards", type=int, help="Number of training shards. [default: by --shard-size]"),
         click.option(
             "--block-size",
             type=int,
             default=_SHARDS.block_size,
-            show_default=True,
             help="Samples per block of a shard at most.",
         ),
         click.option("--keep-duplicates", is_flag=True, help="Keep documents whose text occurs more than once."),
@@ -263,9 +245,9 @@ def build_options(command: Command) -> Command:
             metavar="FILE",
             help="Leave out the documents whose keys FILE lists, one per line, and all their copies. Goes on from a "
             "work folder kept by --keep-work and builds the shards that change. A vocabulary that is trained still "
-            "sees them; give --tokenizer where it must not.",
+            "sees them; give --tokenizer where it must not. [default: none]",
         ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Number that all draws are derived from."),
+        click.option("--seed", type=int, default=0, help="Number that all draws are derived from."),
         click.option(
             "--keep-work",
             is_flag=True,
@@ -284,7 +266,6 @@ def build_options(command: Command) -> Command:
             "--runner",
             type=NearestChoice(RUNNERS),
             default=RUNNERS[0],
-            show_default=True,
             help="Apache Beam runner; workers on other machines need input and output where they reach them.",
         ),
         workers_option,

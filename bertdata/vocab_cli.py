@@ -27,7 +27,10 @@ __all__ = ["vocab"]
 _LINE_SECONDS = 10
 
 
-@click.command(cls=CorpusCommand)
+@click.command(
+    cls=CorpusCommand,
+    epilog="Example: bertdata vocab --input wiki.xml --out tokenizer.json",
+)
 @read_options
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The tokenizer.json to write."
@@ -39,8 +42,6 @@ def vocab(inputs: tuple[str, ...], out: Path, num_workers: int, **values: Any) -
     It is trained on a sample of at most 128 MiB of text: whole documents, chosen by hashes of their text, half of all,
     a quarter, and so on. So the same documents give the same vocabulary, in whatever files and order they come, and
     with any number of workers.
-
-    Example: bertdata vocab --input simplewiki.xml.bz2 --out tokenizer.json --vocab-size 8000
     """
     from bertdata.inputs import find_inputs
     from bertdata.portions import plan_portions

@@ -121,6 +121,7 @@ def test_without_extras_shards_are_read_and_what_is_missing_is_named(
     for command, extra in (
         (["bertdata", "build", "--input", wiki_file, "--out", "other"], "build"),
         (["bertdata", "report", shards, "--out", "report.html"], "report"),
+        (["bert-train", "--shards", shards], "train"),
         (["bert-train", "report", tmp_path, "--out", "report.html"], "report"),
     ):
         found = plain.run(*command, cwd=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from typing import Any
 import click
 
 from bertdata.cache_options import CacheOptions
-from bertdata.errors import BertDataError
+from bertdata.errors import BertDataError, TrainingError
 from bertdata.parameters import Size, repeat_option
 from trainer.config import MODEL_SIZES
 from trainer.place import LAUNCHED, find_place
@@ -60,7 +61,8 @@ class _TrainCommand(click.Group):
     cls=_TrainCommand,
     invoke_without_command=True,
     subcommand_metavar="",
-    context_settings={"show_default": True, "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
+    epilog="Example: bert-train --shards shards/ --out run/",
 )
 @click.option(
     "--shards",
@@ -79,14 +81,18 @@ class _TrainCommand(click.Group):
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="A config.json to take the model's shape from, instead of --model.",
+    help="A config.json to take the model's shape from, instead of --model. [default: none]",
 )
 @click.option(
     "--epochs",
     type=click.FloatRange(min=0, min_open=True),
     help="Times that every sample is shown. [default: about 600 steps on a CPU, 100,000 on GPUs, at most 40 epochs]",
 )
-@click.option("--max-steps", type=_AT_LEAST_ONE, help="Optimizer steps of the whole run, instead of --epochs.")
+@click.option(
+    "--max-steps",
+    type=_AT_LEAST_ONE,
+    help="Optimizer steps of the whole run, instead of --epochs. [default: by --epochs]",
+)
 @click.option(
     "--batch-size",
     type=_AT_LEAST_ONE,
@@ -185,7 +191,7 @@ class _TrainCommand(click.Group):
 )
 @click.option("--seed", type=_AT_LEAST_ZERO, help="Number that all draws of the run come from. [default: 0]")
 def main(*, shards: tuple[str, ...], out: str, eval_only: bool, compile_model: bool | None, **options: Any) -> None:
-    """Pre-train a BERT on shards, with masked words and next sentences.
+    """Pre-trains a BERT on shards, with masked words and next sentences.
 
     With no option but --shards, device, model, batch, rate and length are chosen and printed. The same command
     continues a run that was stopped. --gpus, torchrun or srun start it on several GPUs. The run's folder gets
@@ -197,6 +203,8 @@ def main(*, shards: tuple[str, ...], out: str, eval_only: bool, compile_model: b
             raise click.UsageError(f"{names[0]} and {names[1]} exclude each other; give one of them.")
     if options["compile_mode"] is not None and not compile_model:
         raise click.UsageError(f"--compile-mode {options['compile_mode']} is of torch.compile; give --compile, too.")
+    if not all(map(importlib.util.find_spec, ("torch", "safetensors"))):
+        raise TrainingError('bert-train needs torch and safetensors: pip install "bertdata[train]"')
     if _starts_processes(options["gpus"]):
         sys.exit(_start_processes(options["gpus"], arguments=click.get_current_context().meta["arguments"]))
     _run(shards=shards, out=out, eval_only=eval_only, settings=options | {"compile": compile_model})
