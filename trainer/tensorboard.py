@@ -25,8 +25,8 @@ def check_tensorboard() -> None:
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise TrainingError(
-            "--tensorboard needs the package tensorboard, which is not installed: pip install "
-            '"bertdata[tensorboard]", or leave the option out: metrics.jsonl has the same values'
+            "--tensorboard needs the package tensorboard, which is not installed; run pip install "
+            "'bertdata[tensorboard]', or leave the option out: metrics.jsonl has the same values"
         )
 
 

@@ -55,6 +55,6 @@ def test_curves_that_begin_late_have_what_was_before(tmp_path: Path) -> None:
 def test_missing_package_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else found(name))
-    with pytest.raises(TrainingError, match=r'not installed: pip install "bertdata\[tensorboard\]"'):
+    with pytest.raises(TrainingError, match=r"not installed; run pip install 'bertdata\[tensorboard\]'"):
         TensorBoard(tmp_path / "tensorboard", last_step=0)
     assert not (tmp_path / "tensorboard").exists()
