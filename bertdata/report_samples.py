@@ -11,7 +11,7 @@ from bertdata.inspection import iter_shard_samples
 from bertdata.painting import Painter
 from bertdata.wordpiece import Vocabulary
 
-__all__ = ["Piece", "ShownSample", "iter_shown_samples"]
+__all__ = ["Piece", "ShownSample", "iter_shown_samples", "pieces_of"]
 
 _WORD_MARKS = "\u0120\u2581"  # what byte-level BPE and sentencepiece write for the space before a word
 
@@ -67,7 +67,7 @@ def iter_shown_samples(data_set: DataSet, *, num_samples: int) -> Iterator[Shown
     for found in iter_shard_samples(data_set, num_samples=num_samples, mask_set=0):
         sample = found.content
         boundary = sample.segment_ids.count(0)
-        pieces = _pieces(sample, painter, vocabulary)
+        pieces = pieces_of(sample, painter=painter, vocabulary=vocabulary, mask_set=0)
         yield ShownSample(
             place=f"{found.shard}, block {found.block}, sample {found.sample}",
             label=painter.label_name(sample),
@@ -76,9 +76,16 @@ def iter_shown_samples(data_set: DataSet, *, num_samples: int) -> Iterator[Shown
         )
 
 
-def _pieces(sample: Sample, painter: Painter, vocabulary: Vocabulary) -> list[Piece]:
-    """Returns the pieces of a sample, with its first mask set."""
-    shown = dict(zip(*sample.mask_sets[0], strict=True))
+def pieces_of(sample: Sample, *, painter: Painter, vocabulary: Vocabulary, mask_set: int | None = None) -> list[Piece]:
+    """Returns the pieces of a sample, one for each token.
+
+    Args:
+        sample: The sample.
+        painter: The painter of its data set.
+        vocabulary: The vocabulary of its tokens.
+        mask_set: Which of its mask sets is shown; None for none.
+    """
+    shown = {} if mask_set is None else dict(zip(*sample.mask_sets[mask_set], strict=True))
     specials = {vocabulary.roles["cls"], vocabulary.roles["sep"]}
     pieces: list[Piece] = []
     for position, token in enumerate(sample.tokens):

@@ -31,7 +31,7 @@ def test_package_imports_only_what_it_may(package, allowed):
 
 def test_only_the_report_imports_what_draws_it():
     drawing = {f"bertdata.{name}" for name in ("report", "plots", "figures", "page")}
-    drawing |= {f"trainer.{name}" for name in ("report", "run_figures", "run_plots")}
+    drawing |= {f"trainer.{name}" for name in ("report", "run_figures", "run_plots", "follow_page")}
     modules = [name for package in ("bertdata", "trainer") for name in modules_of(package) if name not in drawing]
     assert loaded_after_importing(*modules, names=("jinja2", "matplotlib")) == []
 

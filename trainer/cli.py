@@ -18,6 +18,7 @@ from bertdata.cache_options import CacheOptions
 from bertdata.errors import BertDataError, TrainingError
 from bertdata.parameters import Size, repeat_option
 from trainer.config import MODEL_SIZES
+from trainer.follow_cli import follow
 from trainer.place import LAUNCHED, find_place
 from trainer.recipe_options import recipe_options
 from trainer.report_cli import report
@@ -211,6 +212,7 @@ def main(*, shards: tuple[str, ...], out: str, eval_only: bool, compile_model: b
 
 
 main.add_command(report)
+main.add_command(follow)
 
 
 def _starts_processes(gpus: str | None) -> bool:

@@ -66,11 +66,11 @@ def measure_at_widths(pages, *, tmp_path):
     return [(width, values) for (width, _), values in zip(cases, found, strict=True)]
 
 
-def check_fits(values, *, width):
+def check_fits(values, *, width, min_texts=100):
     """Nothing overflows, is clipped, or is too small to be read."""
     assert values["overflow"] <= 0, width
     assert values["wide"] == [], width
-    assert values["numTexts"] > 100
+    assert values["numTexts"] > min_texts
     assert values["clipped"] == [], width
     assert values["smallest"] >= 8, width
     assert all(0.4 * min(width, 1100) < figure < width for figure in values["figures"]), width

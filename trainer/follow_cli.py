@@ -1,0 +1,59 @@
+"""The command line that shows how pre-training works on one document: `bert-train follow`."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+
+import click
+
+from bertdata.errors import TrainingError
+from bertdata.options import CorpusCommand
+
+__all__ = ["follow"]
+
+
+@click.command(cls=CorpusCommand)
+@click.argument("model", metavar="RUN|HF_DIR", type=click.Path(path_type=Path))
+@click.option("--shards", required=True, type=click.Path(path_type=Path), help="Folder that `bertdata build` wrote.")
+@click.option(
+    "--document",
+    required=True,
+    metavar="TITLE",
+    help='The document: a wiki page\'s title; of other records the title or id, or the place, such as "line 12".',
+)
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    required=True,
+    metavar="PATH",
+    help="The input of the build: files, folders or glob patterns.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    help="Which of the document's samples to follow, from 1 on.  [default: one that is easy to follow]",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The HTML file to write.")
+def follow(model: Path, shards: Path, document: str, inputs: tuple[str, ...], sample: int | None, out: Path) -> None:
+    """Writes a page that follows one document through all of pre-training.
+
+    One HTML file that needs nothing beside it: source, plain text, sentences, a pair and its label, tokens, mask sets,
+    embeddings, layers, the predicted words beside the truth, next sentence, losses. RUN is the --out folder of a
+    training; HF_DIR a folder that transformers reads.
+
+    Example: bert-train follow run/ --shards shards/ --document "Alan Turing" --input dump.xml.bz2 --out follow.html
+    """
+    missing = [name for name in ("jinja2", "sentencex") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise TrainingError(f'bert-train follow needs {" and ".join(missing)}: pip install "bertdata[build,report]"')
+    from bertdata.data_set import open_data_set
+    from trainer.follow_page import write_follow_page
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    write_follow_page(
+        model, data_set=open_data_set(shards), inputs=inputs, document=document.strip(), sample=sample, out=out
+    )
+    click.echo(out)
