@@ -196,7 +196,8 @@ def main(*, shards: tuple[str, ...], out: str, eval_only: bool, compile_model: b
 
     With no option but --shards, device, model, batch, rate and length are chosen and printed. The same command
     continues a run that was stopped. --gpus, torchrun or srun start it on several GPUs. The run's folder gets
-    metrics.jsonl, checkpoints, and at the end hf/, which transformers loads. `bert-train report` shows it.
+    metrics.jsonl, checkpoints, and at the end hf/, which transformers loads. `bert-train report` shows it,
+    and `bert-train follow` shows what happens to one document.
     """
     for first, second in (("size", "config"), ("epochs", "max_steps")):
         if options[first] is not None and options[second] is not None:

@@ -1,6 +1,7 @@
 """The page that follows one document from its source to the loss: one file of HTML that needs nothing beside it.
 
-walk of the document (bertdata.walk) -> a sample of it (follow_text) -> the model's numbers (follow) -> page
+walk of the document (bertdata.walk) -> a sample of it (follow_text)
+    -> the numbers of a model (follow_answer, follow_trace) -> parts of the page (follow_parts) -> page
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from bertdata.errors import InputError
 from bertdata.page import render_page, write_page
 from bertdata.painting import LABELS, Painter
 from bertdata.walk import Walk, walk_document
-from trainer.follow import LoadedModel, answer_sample, load_model, make_batch, trace_sample
+from trainer.follow_answer import answer_sample, make_batch
+from trainer.follow_model import LoadedModel, load_model
 from trainer.follow_parts import ShownSample
 from trainer.follow_text import choose_sample, excerpt_of_source, excerpt_of_text, is_wikitext, sentence_rows
+from trainer.follow_trace import trace_sample
 from trainer.run_facts import count_parameters
 
 __all__ = ["make_page", "write_follow_page"]

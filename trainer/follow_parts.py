@@ -15,8 +15,9 @@ from bertdata.painting import Painter
 from bertdata.report_samples import Piece, pieces_of
 from bertdata.walk import WalkedSample
 from bertdata.wordpiece import Vocabulary
-from trainer.follow import Answer, Prediction, Trace, answer_per_layer
+from trainer.follow_answer import Answer, Prediction
 from trainer.follow_figures import NUM_CELLS, draw_vectors, scale_of
+from trainer.follow_trace import Trace, answer_per_layer
 from trainer.model import BertForPreTraining
 
 __all__ = ["ShownSample"]

@@ -24,7 +24,18 @@ _FEW_PREDICTIONS = 3
 _EXCERPT_CHARS = 1400
 _CHARS_BEFORE = 250
 _MAX_ROWS = 16
-_MARKUP = re.compile(r"\[\[(?:[^\[\]|]*\|)?|\]\]|'{2,}|\{\{[^{}]*\}\}|<ref.*?(?:</ref>|/>)|<[^<>]*>|==+", re.DOTALL)
+_MARGIN = 2000  # of source around an excerpt in which markup is looked for, since it may begin or end outside
+_MARKUP = re.compile(
+    r"""
+    \{\{ (?: [^{}] | \{\{[^{}]*\}\} )* \}\}            # templates, with others inside
+    | \{\| .*? \n\|\}                                  # tables
+    | \[\[ (?:File|Image): (?: [^\[\]] | \[\[[^\[\]]*\]\] )* \]\]
+    | \[\[ (?: [^\[\]|]* \| )? | \]\]                  # links, but for their words
+    | <ref .*? (?: </ref> | /> ) | <!-- .*? --> | <[^<>]*>
+    | '{2,} | ={2,}
+    """,
+    re.DOTALL | re.VERBOSE,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,21 +181,23 @@ def excerpt_of_source(walk: Walk, sample: WalkedSample) -> Excerpt:
     words = walk.sentences[min(numbers) - 1].text.split()
     start = _begin(source, _find_words(source, words))
     stop = _end(source, start)
-    shown = source[start:stop]
-    parts = tuple(_marked(shown)) if is_wikitext(walk) else ((shown, ""),)
+    parts = tuple(_marked(source, start, stop)) if is_wikitext(walk) else ((source[start:stop], ""),)
     return Excerpt(parts=parts, before=start, after=len(source) - stop)
 
 
-def _marked(source: str) -> Iterator[tuple[str, str]]:
-    """Yields a source in parts, the most frequent kinds of wiki markup among them."""
-    place = 0
-    for match in _MARKUP.finditer(source):
-        if match.start() > place:
-            yield source[place : match.start()], ""
-        yield match[0], "markup"
-        place = match.end()
-    if place < len(source):
-        yield source[place:], ""
+def _marked(source: str, start: int, stop: int) -> Iterator[tuple[str, str]]:
+    """Yields a stretch of a source in parts, the most frequent kinds of wiki markup among them."""
+    place = start
+    for match in _MARKUP.finditer(source, max(0, start - _MARGIN), stop + _MARGIN):
+        begin, end = max(match.start(), start), min(match.end(), stop)
+        if begin >= end:
+            continue
+        if begin > place:
+            yield source[place:begin], ""
+        yield source[begin:end], "markup"
+        place = end
+    if place < stop:
+        yield source[place:stop], ""
 
 
 def _find_words(source: str, words: Sequence[str]) -> int:

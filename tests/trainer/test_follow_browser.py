@@ -11,11 +11,11 @@ from bertdata.config import BuildOptions
 from bertdata.walk import Walk, walk_document
 from tests.bertdata.browser import BROWSER, check_fits, measure_at_widths, run_browser, screenshot
 from tests.trainer.followed import TITLE, build_wiki, make_model, write_wiki
-from trainer.follow import LoadedModel
+from trainer.follow_model import LoadedModel
 from trainer.follow_page import make_page
 from trainer.follow_text import choose_sample
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")]
 
 
 def hardened(walk: Walk) -> Walk:
@@ -46,7 +46,6 @@ def test_nothing_overflows_or_is_clipped_at_any_width(pages: list[Path], tmp_pat
         check_fits(values, width=width, min_texts=60)
 
 
-@pytest.mark.slow
 def test_page_is_shown_light_and_dark(pages: list[Path], tmp_path: Path) -> None:
     light = screenshot(pages[0], tmp_path=tmp_path)
     dark = screenshot(pages[0], "--blink-settings=preferredColorScheme=0", tmp_path=tmp_path)
@@ -56,7 +55,6 @@ def test_page_is_shown_light_and_dark(pages: list[Path], tmp_path: Path) -> None
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
 
 
-@pytest.mark.slow
 def test_page_prints_on_a_few_sheets(pages: list[Path], tmp_path: Path) -> None:
     target = tmp_path / "follow.pdf"
     run_browser(pages[0], f"--print-to-pdf={target}", "--no-pdf-header-footer", tmp_path=tmp_path)

@@ -11,11 +11,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bertdata.config import BuildOptions
-from bertdata.data_set import DataSet
+from bertdata.data_set import DataSet, open_data_set
 from bertdata.walk import walk_document
 from tests.trainer.followed import SOME_TEXTS, SOURCE, TITLE, build_wiki, export, make_model, write_wiki
 from trainer.cli import main
-from trainer.follow import answer_sample, load_model
+from trainer.follow_answer import answer_sample
+from trainer.follow_model import load_model
 from trainer.follow_page import make_page
 from trainer.follow_text import choose_sample, excerpt_of_source, excerpt_of_text, sentence_rows
 
@@ -167,7 +168,7 @@ def test_sample_option_chooses_another_sample(wiki: Wiki, page: str, tmp_path: P
 
 
 def test_default_sample_is_easy_to_follow(wiki: Wiki) -> None:
-    for number in range(len(SOME_TEXTS)):
+    for number in range(0, len(SOME_TEXTS), 3):
         walk = walk_document(wiki.data_set, inputs=[str(wiki.path)], name=f"Title {number}")
         content = walk.samples[choose_sample(walk)].found.content
         others = [sample.found.content for sample in walk.samples]
@@ -257,6 +258,34 @@ def test_folder_without_a_model_is_an_error_before_the_input_is_looked_through(w
     result = invoke(wiki, tmp_path / "follow.html", model=tmp_path, path=tmp_path / "nowhere.xml")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "holds no checkpoints and no config.json" in result.stderr
+
+
+def test_markup_is_told_from_words(wiki: Wiki) -> None:
+    walk = walk_document(wiki.data_set, inputs=[str(wiki.path)], name=TITLE)
+    source = (
+        "{{Infobox|{{small|x}}\n|y}} '''Bold''' and [[a link|words]] or [[word]].<ref name=a>No</ref>\n{|\n|a\n|}\n"
+        "[[File:a.jpg|thumb|A [[boat]].]]<!-- no -->== Head ==" + " and so on" * 200
+    )
+    walk = dataclasses.replace(walk, record=dataclasses.replace(walk.record, raw=source))
+    parts = excerpt_of_source(walk, walk.samples[0]).parts
+    shown = "".join(text for text, _ in parts)
+    assert source.startswith(shown)
+    assert len(shown) < len(source)
+    kept = "".join(text for text, kind in parts if not kind)
+    assert kept.startswith(" Bold and words or word.\n\n Head  and so on")
+
+
+@pytest.mark.slow
+def test_record_of_another_format_is_followed_by_its_place(
+    small_data_set: Path, jsonl_file: Path, tmp_path: Path
+) -> None:
+    data_set = open_data_set(small_data_set)
+    wiki = Wiki(jsonl_file, data_set, export(make_model(data_set), tmp_path / "hf", data_set=data_set))
+    page = read(wiki, tmp_path / "follow.html", title="line 12")
+    assert "<h1>line 12</h1>" in page
+    assert "This is how the document stands in corpus.jsonl" in text_of(page, "source")
+    assert '{"text": "' in text_of(page, "source")
+    assert 'class="markup"' not in page
 
 
 def test_one_huge_record_gives_a_page_without_its_source(wiki: Wiki) -> None:

@@ -1,0 +1,73 @@
+"""The model that a document is followed through: that of a run, or of a folder for transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bertdata.data_set import DataSet
+from bertdata.errors import TrainingError
+from trainer.config import ModelOptions
+from trainer.initial import Initial, initial_model_options, load_initial
+from trainer.model import BertForPreTraining, build_model
+from trainer.phases import find_run
+from trainer.weight_files import put_weights
+
+__all__ = ["LoadedModel", "load_model"]
+
+_NO_NEXT_SENTENCE = "The model has not learned to predict next sentences, so that part is left out."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel:
+    """A model to look into.
+
+    Attributes:
+        model: The model, in evaluation mode; it predicts next sentences where it has learned to and the data set has
+            such labels.
+        step: Optimizer steps of its checkpoint; None of an exported model.
+        warnings: What else is to be known of it.
+    """
+
+    model: BertForPreTraining
+    step: int | None
+    warnings: tuple[str, ...]
+
+
+def load_model(place: Path, *, data_set: DataSet) -> LoadedModel:
+    """Loads the model of a run, or of a folder for transformers, and checks that it reads this data set.
+
+    Args:
+        place: Folder of a run or of an exported model.
+        data_set: What the samples will be of.
+
+    Raises:
+        TrainingError: There is no model, it is of another vocabulary, it has fewer positions than samples may have
+            tokens, or it cannot predict words.
+    """
+    has_labels = data_set.manifest.options["pairs"]["next_sentence"] != "none"
+    try:
+        options, initial = _load_weights(place, data_set=data_set, next_sentence=has_labels)
+    except TrainingError as error:  # names the option of training that the same weights would be given to
+        raise TrainingError(str(error).replace("--init ", "")) from error
+    new = {name.split(".")[1] for name in initial.new}
+    if "predictions" in new:
+        raise TrainingError(f"{place} has no head for masked words, so it has nothing to say here; train it first")
+    warnings = (
+        ["The model has not learned to predict next sentences, so that part is left out."] if has_labels and new else []
+    )
+    model = build_model(options, next_sentence=has_labels and not new).eval()
+    put_weights(model, initial.weights)
+    return LoadedModel(model=model, step=initial.step, warnings=tuple(warnings))
+
+
+def _load_weights(place: Path, *, data_set: DataSet, next_sentence: bool) -> tuple[ModelOptions, Initial]:
+    run = find_run(str(place))
+    options = initial_model_options(
+        place,
+        run,
+        vocab_size=data_set.manifest.tokenizer.vocab_size,
+        hidden_dropout_prob=0.0,
+        max_seq_length=data_set.manifest.options["pairs"]["max_seq_length"],
+    )
+    return options, load_initial(place, run, options=options, next_sentence=next_sentence, data_set=data_set)
