@@ -43,7 +43,7 @@ class Excerpt:
     """A part of a text.
 
     Attributes:
-        parts: Its text in parts, each with what it is: "A" or "B" for a segment, "markup", or "" for none of these.
+        parts: Its text in parts, each with what it is: "A", "B" or "AB" for segments, "markup", or "" for none.
         before: Characters of the whole that come before it.
         after: Characters that come after it.
     """
@@ -61,7 +61,7 @@ class SentenceRow:
         number: Its number in the document, from 1 on.
         text: Its text.
         num_tokens: Its tokens.
-        segment: "A", "B" or "" for neither.
+        segment: "A", "B", "AB" where it is cut between the two, or "" for neither.
         note: Why it was dropped, or in how many pieces it was cut; empty where neither is so.
     """
 
@@ -78,7 +78,7 @@ def choose_sample(walk: Walk, number: int | None = None) -> int:
     Args:
         walk: The walk of a document with at least one sample.
         number: The sample that was asked for, from 1 on; None for one that is easy to follow: of two segments, short,
-            with several predictions, not cut, and near the beginning of the document.
+            with several predictions, not cut, both of the document, and near its beginning.
 
     Raises:
         ConfigError: There is no sample of that number.
@@ -86,27 +86,35 @@ def choose_sample(walk: Walk, number: int | None = None) -> int:
     total = len(walk.samples)
     if number is not None and not 1 <= number <= total:
         raise ConfigError(f"--sample is {number:,}; the document has the samples 1 to {total:,}")
-    return min(range(total), key=lambda place: _difficulty(walk.samples[place])) if number is None else number - 1
+    if number is not None:
+        return number - 1
+    return min(range(total), key=lambda place: _difficulty(walk, walk.samples[place]))
 
 
-def _difficulty(sample: WalkedSample) -> tuple[int, ...]:
-    content, segment = sample.found.content, sample.alignment.a
-    cut = sum(one.front_cut + one.back_cut for one in (segment, sample.alignment.b) if one is not None)
+def _difficulty(walk: Walk, sample: WalkedSample) -> float:
+    """Returns how hard a sample is to follow; about as much as being so many hundred tokens into the document."""
+    content, alignment = sample.found.content, sample.alignment
+    segments = [segment for segment in (alignment.a, alignment.b) if segment is not None]
+    is_cut = any(segment.front_cut + segment.back_cut for segment in segments)
+    in_parts = any("." in walk.sentence_names[end] for segment in segments for end in (segment.first, segment.last))
     return (
-        1 not in content.segment_ids,
-        len(content.mask_sets[0][0]) < _FEW_PREDICTIONS,
-        max(0, len(content.tokens) - _EASY_TOKENS) // 16,
-        cut > 0,
-        segment.start,
+        100 * (1 not in content.segment_ids)
+        + 50 * (len(content.mask_sets[0][0]) < _FEW_PREDICTIONS)
+        + max(0, len(content.tokens) - _EASY_TOKENS) / 4
+        + 8 * is_cut
+        + 8 * in_parts
+        + 8 * (alignment.b is None)
+        + alignment.a.start / 100
     )
 
 
 def _segments_by_sentence(walk: Walk, sample: WalkedSample) -> dict[int, str]:
-    """Returns which sentences of the document a sample holds, by their numbers, and in which segment."""
-    found = {}
-    for name, segment in (("B", sample.alignment.b), ("A", sample.alignment.a)):
-        for piece in range(segment.first, segment.last + 1) if segment is not None else ():
-            found[int(walk.sentence_names[piece].partition(".")[0])] = name
+    """Returns which sentences of the document a sample holds, by their numbers: in "A", "B" or, in parts, "AB"."""
+    found: dict[int, str] = {}
+    for name, segment in (("A", sample.alignment.a), ("B", sample.alignment.b)):
+        pieces = range(segment.first, segment.last + 1) if segment is not None else ()
+        for number in dict.fromkeys(int(walk.sentence_names[piece].partition(".")[0]) for piece in pieces):
+            found[number] = "".join(sorted(found.get(number, "") + name))
     return found
 
 
@@ -223,8 +231,8 @@ def _end(text: str, start: int) -> int:
 
 
 def _begin(text: str, place: int) -> int:
-    """Returns where an excerpt begins that shows a place: at the beginning where that is near, else at a line's."""
-    if place <= _CHARS_BEFORE:
+    """Returns where an excerpt begins that shows a place: with the text where that is near or all fits, or a line."""
+    if place <= _CHARS_BEFORE or len(text) <= _EXCERPT_CHARS:
         return 0
     line = text.rfind("\n", 0, place) + 1
     return line if place - line <= _CHARS_BEFORE else text.rfind(" ", 0, place - _CHARS_BEFORE // 2) + 1

@@ -177,6 +177,19 @@ def test_default_sample_is_easy_to_follow(wiki: Wiki) -> None:
             assert len(content.mask_sets[0][0]) >= 3
 
 
+def test_sentence_cut_between_the_segments_is_marked_as_both(small_data_set: Path, jsonl_file: Path) -> None:
+    data_set = open_data_set(small_data_set)
+    walk = walk_document(data_set, inputs=[str(jsonl_file)], name="line 12")
+    first = next(sample for sample in walk.samples if sample.alignment.b is not None)
+    names = list(walk.sentence_names)
+    segment_a, segment_b = first.alignment.a, first.alignment.b
+    assert segment_b is not None
+    number = names[segment_a.last]
+    names[segment_a.last], names[segment_b.first] = f"{number}.1", f"{number}.2"
+    rows = sentence_rows(dataclasses.replace(walk, sentence_names=tuple(names)), first)
+    assert {row.number: row.segment for row in rows}[int(number)] == "AB"
+
+
 def test_marked_text_is_that_of_the_segments(wiki: Wiki) -> None:
     walk = walk_document(wiki.data_set, inputs=[str(wiki.path)], name="Title 3")
     for sample in walk.samples:
@@ -191,8 +204,9 @@ def test_marked_text_is_that_of_the_segments(wiki: Wiki) -> None:
                 continue
             first = int(walk.sentence_names[segment.first].partition(".")[0])
             assert first in rows
-            marked = " ".join(text for text, kind in excerpt.parts if kind == name)
-            assert walk.sentences[first - 1].text[:30] in marked or rows[first].segment != name
+            assert name in rows[first].segment
+            marked = " ".join(text for text, kind in excerpt.parts if name in kind)
+            assert walk.sentences[first - 1].text[:30] in marked
         source = excerpt_of_source(walk, sample)
         assert walk.record.raw is not None
         shown = "".join(text for text, _ in source.parts)
