@@ -19,6 +19,7 @@ __all__ = [
     "DEFAULT_MIRROR",
     "FORMATS",
     "LATEST",
+    "MIB",
     "BuildOptions",
     "MaskOptions",
     "PairOptions",

@@ -16,7 +16,7 @@ from bertdata.planning import estimate_bytes
 from bertdata.shards import token_dtype
 from bertdata.splits import Split
 
-__all__ = ["PARALLEL", "STAGES", "DiskNeed", "InputCosts", "disk_bytes", "expected_disk", "expected_seconds"]
+__all__ = ["PARALLEL", "STAGES", "DiskNeed", "InputCosts", "expected_disk", "expected_seconds"]
 
 STAGES = ("reading words", "vocabulary", "tokenizing", "building shards")
 PARALLEL = frozenset({"reading words", "tokenizing", "building shards"})  # the vocabulary is one process's work
@@ -113,7 +113,7 @@ class DiskNeed:
 def expected_disk(costs: InputCosts, *, options: BuildOptions) -> DiskNeed:
     """Returns what a build needs of the disk: the tokens of all documents in the work folder, and the shards."""
     least, usual = (
-        disk_bytes(int(text_bytes * tokens_per_byte), sentences=text_bytes / _SENTENCE_BYTES, options=options)
+        _disk_bytes(int(text_bytes * tokens_per_byte), sentences=text_bytes / _SENTENCE_BYTES, options=options)
         for text_bytes, tokens_per_byte in zip(
             (costs.least_text_bytes, costs.text_bytes), _TOKENS_PER_BYTE, strict=True
         )
@@ -121,7 +121,7 @@ def expected_disk(costs: InputCosts, *, options: BuildOptions) -> DiskNeed:
     return DiskNeed(least=least, usual=usual)
 
 
-def disk_bytes(num_tokens: int, *, sentences: float, options: BuildOptions) -> int:
+def _disk_bytes(num_tokens: int, *, sentences: float, options: BuildOptions) -> int:
     """Returns about how many bytes runs and shards of so many tokens of text take."""
     token_bytes = token_dtype(options.tokenizer.vocab_size).itemsize
     shards = sum(

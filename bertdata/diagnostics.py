@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from bertdata.statistics import Statistics
 
-__all__ = ["MIN_SAMPLES", "describe_label_guess", "guess_labels_by_length"]
+__all__ = ["MIN_SAMPLES", "SAMPLES_PER_CELL", "describe_label_guess", "guess_labels_by_length"]
 
 SAMPLES_PER_CELL = 100
 MIN_SAMPLES = 10 * SAMPLES_PER_CELL

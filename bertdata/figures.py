@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-__all__ = ["FIRST", "GOOD", "GRID", "INK", "MUTED", "SECOND", "THIRD", "Array", "draw_figure", "shorten"]
+__all__ = ["FIRST", "GOOD", "INK", "MUTED", "SECOND", "THIRD", "Array", "draw_figure", "shorten"]
 
 Array = npt.NDArray[np.float64] | npt.NDArray[np.int64]
 

@@ -25,7 +25,7 @@ from bertdata.shards import END_OF_ARCHIVE, MAX_BLOCK_BYTES, BlockEntry
 if TYPE_CHECKING:
     from bertdata.manifest import ShardEntry
 
-__all__ = ["INDEX", "BlockIndex", "IndexBuilder", "load_index", "write_index"]
+__all__ = ["INDEX", "MAX_INDEX_BYTES", "BlockIndex", "IndexBuilder", "load_index", "write_index"]
 
 INDEX = "index.arrow"
 MAX_INDEX_BYTES = 1 << 30  # 30 million blocks

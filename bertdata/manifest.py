@@ -28,6 +28,8 @@ from bertdata.wordpiece import MAX_VOCAB_SIZE, ROLES
 
 __all__ = [
     "DROPPED_DOCUMENTS",
+    "MANIFEST",
+    "MAX_MANIFEST_BYTES",
     "Manifest",
     "Origin",
     "ShardEntry",

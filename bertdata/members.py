@@ -22,10 +22,10 @@ import numpy.typing as npt
 
 from bertdata.errors import ShardError
 
-__all__ = ["DTYPES", "RECORD", "encode_member", "padded", "parse_member", "parse_npy", "parse_tar_header"]
+__all__ = ["RECORD", "encode_member", "padded", "parse_member", "parse_npy", "parse_tar_header"]
 
 RECORD = 512
-DTYPES: dict[str, np.dtype[Any]] = {descr: np.dtype(descr) for descr in ("|u1", "<u2", "<u4", "<u8")}
+_DTYPES: dict[str, np.dtype[Any]] = {descr: np.dtype(descr) for descr in ("|u1", "<u2", "<u4", "<u8")}
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _NPY_HEADER = re.compile(
@@ -78,8 +78,8 @@ def encode_member(name: str, array: npt.NDArray[Any]) -> bytes:
     Raises:
         ShardError: The array is not of unsigned integers, or the name is not that of a member.
     """
-    if array.dtype.str not in DTYPES:
-        raise ShardError(f"{name} has dtype {array.dtype}; a shard holds {', '.join(DTYPES)}")
+    if array.dtype.str not in _DTYPES:
+        raise ShardError(f"{name} has dtype {array.dtype}; a shard holds {', '.join(_DTYPES)}")
     stored_name = name.encode()
     if _NAME.fullmatch(stored_name) is None or len(stored_name) > 100:
         raise ShardError(f"{name!r} is no name of a member; train-00000-00000.tokens.npy is one")
@@ -130,7 +130,7 @@ def parse_npy(data: memoryview, *, where: str) -> npt.NDArray[Any]:
     match = _NPY_HEADER.fullmatch(data[10:header_end])
     if match is None:
         raise ShardError(f"{where}: unexpected array header {bytes(data[10:header_end])[:80]!r}; build the shard again")
-    dtype = DTYPES[match[1].decode()]
+    dtype = _DTYPES[match[1].decode()]
     shape = tuple(int(size) for size in match[2].split(b",") if size)
     num_bytes = len(data) - header_end
     if math.prod(shape) * dtype.itemsize != num_bytes:

@@ -28,7 +28,7 @@ from bertdata.runs import Run, RunBins, damaged_run, run_name
 from bertdata.spill import BIN_BITS, offsets_of
 from bertdata.storage import Folder
 
-__all__ = ["add_up_bins", "iter_bins", "read_ranges", "write_ranges"]
+__all__ = ["add_up_bins", "read_ranges", "write_ranges"]
 
 GROUP = 512
 
@@ -37,7 +37,7 @@ def _file_name(max_seq_length: int) -> str:
     return f"ranges/{max_seq_length}.places"
 
 
-def iter_bins(runs_folder: Folder, runs: Sequence[Run]) -> Iterator[RunBins]:
+def _iter_bins(runs_folder: Folder, runs: Sequence[Run]) -> Iterator[RunBins]:
     """Yields the bins of each run.
 
     Raises:
@@ -54,7 +54,7 @@ def iter_bins(runs_folder: Folder, runs: Sequence[Run]) -> Iterator[RunBins]:
 def add_up_bins(runs_folder: Folder, runs: Sequence[Run]) -> npt.NDArray[np.int64]:
     """Returns documents and tokens per key bin over all runs: int64 [65,536, 2]."""
     histogram = np.zeros((1 << BIN_BITS, 2), dtype=np.int64)
-    for bins in iter_bins(runs_folder, runs):
+    for bins in _iter_bins(runs_folder, runs):
         histogram[bins.bins, 0] += bins.num_documents
         histogram[bins.bins, 1] += bins.num_tokens
     return histogram
@@ -82,7 +82,7 @@ def write_ranges(folder: Folder, runs_folder: Folder, runs: Sequence[Run], *, ta
         files = {length: stack.enter_context(folder.create(_file_name(length))) for length in lengths}
         for length, file in files.items():
             file.write(np.array([len(runs), len(cuts[length]) - 1], dtype="<u4").tobytes() + numbers.tobytes())
-        all_bins = iter_bins(runs_folder, runs)
+        all_bins = _iter_bins(runs_folder, runs)
         for first in range(0, len(runs), GROUP):
             group = runs[first : first + GROUP]
             places = {length: np.empty((len(cuts[length]), len(group)), dtype="<u4") for length in lengths}

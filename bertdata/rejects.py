@@ -16,7 +16,7 @@ from bertdata.readers import iter_documents
 from bertdata.splits import Split
 from bertdata.storage import Folder
 
-__all__ = ["REJECTS", "check_rejects", "iter_checked_documents", "keep_rejects", "write_rejects"]
+__all__ = ["REJECTS", "check_damage", "check_rejects", "iter_checked_documents", "keep_rejects", "write_rejects"]
 
 _LOG = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from bertdata.parquet import row_group_starts
 from bertdata.portions import Portion
 from bertdata.splits import Split
 
-__all__ = ["Place", "sample_places"]
+__all__ = ["SAMPLE_TEXT_BYTES", "Place", "sample_places"]
 
 NUM_PLACES = 24
 SAMPLE_TEXT_BYTES = 24e6  # of text: some ten seconds for all stages

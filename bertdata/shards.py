@@ -49,6 +49,8 @@ from bertdata.storage import Folder
 
 __all__ = [
     "END_OF_ARCHIVE",
+    "FIELDS",
+    "FORCED",
     "FORMAT_VERSION",
     "MAX_BLOCK_BYTES",
     "Block",

@@ -31,6 +31,8 @@ from bertdata.spill import Documents
 from bertdata.typed_json import from_json
 
 __all__ = [
+    "MAX_STATISTICS_BYTES",
+    "SAMPLE_COUNTS",
     "STATISTICS",
     "Statistics",
     "add_segment_lengths",

@@ -50,13 +50,7 @@ from bertdata.statistics import Statistics
 from bertdata.storage import Folder, child_place, open_folder
 from bertdata.uris import is_uri
 
-__all__ = [
-    "Work",
-    "data_set_places",
-    "shard_record",
-    "shard_statistics",
-    "split_record",
-]
+__all__ = ["BUILD", "PLAN", "WORK", "Work", "data_set_places", "shard_record", "shard_statistics", "split_record"]
 
 _LOG = logging.getLogger(__name__)
 

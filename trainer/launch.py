@@ -7,7 +7,6 @@ others their store, and the end of this one ends them.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import queue
 import signal
@@ -27,8 +26,6 @@ __all__ = ["choose_number", "start_processes"]
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _END_SECONDS = 10.0
 """After which those that have not noticed that another one failed are killed."""
-
-_log = logging.getLogger(__name__)
 
 
 def choose_number(gpus: str, *, available: int) -> int:
