@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bertdata.byte_progress import ByteProgress
 from bertdata.config import DEFAULT_MIRROR, LATEST
 from bertdata.errors import DownloadError, OutputError
-from bertdata.progress import ByteProgress
 from bertdata.web import Http, NotFoundError, check_address
 
 __all__ = ["DumpFile", "database_name", "fetch_file", "find_dump"]

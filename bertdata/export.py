@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from bertdata.byte_progress import ByteProgress
 from bertdata.config import BuildOptions
 from bertdata.data_set import DataSet, open_data_set
 from bertdata.errors import ConfigError, OutputError, ShardError
 from bertdata.files import open_atomically
 from bertdata.manifest import MANIFEST
 from bertdata.masking import with_mask_sets
-from bertdata.progress import ByteProgress
 from bertdata.rows import MARK, export_schema, to_record_batch
 from bertdata.shards import shard_name
 from bertdata.workers import map_in_processes

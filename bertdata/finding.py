@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bertdata.byte_progress import ByteProgress
 from bertdata.config import ReadOptions
 from bertdata.decompress import Chunk, iter_chunks
 from bertdata.documents import Document, Reject
@@ -20,7 +21,6 @@ from bertdata.inputs import file_name
 from bertdata.intake import Intake
 from bertdata.mediawiki import iter_pages
 from bertdata.parquet import Row
-from bertdata.progress import ByteProgress
 from bertdata.readers import Record, iter_records, read_record
 from bertdata.splits import Split, plan_splits
 from bertdata.wikiextractor import Extract

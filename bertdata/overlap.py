@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bertdata.byte_progress import ByteProgress
 from bertdata.data_set import DataSet
 from bertdata.locating import iter_document_keys
-from bertdata.progress import ByteProgress
 
 __all__ = ["Overlap", "find_overlap", "overlap_rows"]
 

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bertdata.block_checks import BlockRules
+from bertdata.byte_progress import ByteProgress
 from bertdata.data_set import DataSet, open_data_set
 from bertdata.errors import BertDataError, ShardError
 from bertdata.files import file_sha256
 from bertdata.index import INDEX
-from bertdata.progress import ByteProgress
 from bertdata.shard_checks import CheckTask, Problem, ShardFindings, check_shard
 from bertdata.share_checks import iter_count_faults, iter_share_faults
 from bertdata.statistics import STATISTICS, Statistics

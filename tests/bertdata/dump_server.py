@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.bertdata.loopback import LoopbackHandler, serve
 
 SUFFIX = "pages-articles-multistream.xml.bz2"
 
@@ -77,7 +78,7 @@ class DumpServer:
 
 
 def _handler(server: DumpServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(LoopbackHandler):
         def do_GET(self) -> None:
             asked = self.headers.get("Range")
             server.requests.append((self.path, asked))
@@ -122,9 +123,6 @@ def _handler(server: DumpServer) -> type[BaseHTTPRequestHandler]:
             self.close_connection = True
             return None
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
     return Handler
 
 
@@ -132,12 +130,6 @@ def _handler(server: DumpServer) -> type[BaseHTTPRequestHandler]:
 def serve_dumps() -> Iterator[DumpServer]:
     """Runs a server on loopback while the context lasts."""
     server = DumpServer()
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(server)) as running:
-        server.url = f"http://127.0.0.1:{running.server_port}"
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            running.shutdown()
-            thread.join()
+    with serve(_handler(server)) as address:
+        server.url = f"http://{address}"
+        yield server

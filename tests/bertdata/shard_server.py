@@ -9,9 +9,10 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from tests.bertdata.google_store import Answer, GoogleStore, part_of
+from tests.bertdata.loopback import LoopbackHandler, serve
 
 
 @dataclass
@@ -91,9 +92,7 @@ def passed_on_to(host: str, port: int) -> Callable[[str, str, dict[str, str]], A
 
 
 def _handler(server: ShardServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(LoopbackHandler):
         def do_GET(self) -> None:
             path = urllib.parse.unquote(self.path.partition("?")[0])
             server.requests.append((self.command, path, self.headers.get("Range")))
@@ -111,7 +110,7 @@ def _handler(server: ShardServer) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             if kind.isdigit():
-                self._send(int(kind), {"Retry-After": server.retry_after}, b"")
+                self.send(int(kind), [("Retry-After", server.retry_after)], b"")
                 return
             assert server.answer is not None
             headers = {name.title(): value for name, value in self.headers.items()}
@@ -125,37 +124,14 @@ def _handler(server: ShardServer) -> type[BaseHTTPRequestHandler]:
                 body = body[:number] + bytes([body[number] ^ 4]) + body[number + 1 :]
             if kind == "short":
                 body = body[:number]
-            self._send(status, headers, body, limit=number if kind in ("cut", "stall") else None)
+            self.send(status, headers.items(), body, limit=number if kind in ("cut", "stall") else None)
             if kind == "stall":
                 self.wfile.flush()
                 server.released.wait()
 
         do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
-        def _send(self, status: int, headers: dict[str, str], body: bytes, *, limit: int | None = None) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            if "Content-Length" not in headers:
-                self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body[:limit])
-            if limit is not None:
-                self.close_connection = True
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
     return Handler
-
-
-class _Quiet(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Clients may go away in the middle; what they got is what tests look at."""
 
 
 @contextmanager
@@ -163,13 +139,5 @@ def serve_shards() -> Iterator[ShardServer]:
     """Runs a server on loopback while the context lasts."""
     server = ShardServer()
     server.answer = server.answer_files
-    with _Quiet(("127.0.0.1", 0), _handler(server)) as running:
-        server.address = f"127.0.0.1:{running.server_port}"
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.released.set()
-            running.shutdown()
-            thread.join()
+    with serve(_handler(server), released=server.released) as server.address:
+        yield server

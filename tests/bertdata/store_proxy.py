@@ -5,7 +5,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.bertdata.loopback import LoopbackHandler, serve
 
 
 @dataclass
@@ -32,9 +34,7 @@ class StoreProxy:
 
 
 def _handler(proxy: StoreProxy, moto: str) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(LoopbackHandler):
         def do_GET(self) -> None:
             body = self._body()
             proxy.requests.append((self.command, self.path))
@@ -46,15 +46,15 @@ def _handler(proxy: StoreProxy, moto: str) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             if kind.isdigit():
-                self._send(int(kind), [], b"")
+                self.send(int(kind), [], b"")
                 return
             status, headers, answer = self._pass_on(body)
             if kind == "lost":
                 self.close_connection = True
             elif kind == "short":
-                self._send(status, [(k, v) for k, v in headers if k.lower() != "content-length"], answer[: int(where)])
+                self.send(status, [(k, v) for k, v in headers if k.lower() != "content-length"], answer[: int(where)])
             else:
-                self._send(status, headers, answer, limit=int(where) if kind == "cut" else None)
+                self.send(status, headers, answer, limit=int(where) if kind == "cut" else None)
 
         do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
@@ -91,43 +91,12 @@ def _handler(proxy: StoreProxy, moto: str) -> type[BaseHTTPRequestHandler]:
             finally:
                 connection.close()
 
-        def _send(self, status: int, headers: list[tuple[str, str]], body: bytes, *, limit: int | None = None) -> None:
-            self.send_response(status)
-            for name, value in headers:
-                self.send_header(name, value)
-            if status != 204 and not any(name.lower() == "content-length" for name, _ in headers):
-                self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body[:limit])
-            if limit is not None:
-                self.close_connection = True
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
     return Handler
-
-
-class _Quiet(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Clients may go away in the middle; what is in the store then is what tests look at."""
 
 
 @contextmanager
 def serve_proxy(moto: str) -> Iterator[StoreProxy]:
     """Runs a proxy to moto's server on loopback while the context lasts."""
     proxy = StoreProxy()
-    with _Quiet(("127.0.0.1", 0), _handler(proxy, moto)) as running:
-        proxy.address = f"127.0.0.1:{running.server_port}"
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield proxy
-        finally:
-            proxy.released.set()
-            running.shutdown()
-            thread.join()
+    with serve(_handler(proxy, moto), released=proxy.released) as proxy.address:
+        yield proxy
