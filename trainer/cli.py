@@ -44,7 +44,7 @@ class _TrainCommand(click.Group):
             hint = f"did you mean {nearest[0]}?" if nearest else f"the commands are {', '.join(self.commands)}."
             context = click.Context(self, info_name=info_name, parent=parent)
             raise click.UsageError(f"{args[0]!r} is no command; {hint} To train, begin with --shards.", context)
-        return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **{**self.context_settings, **extra})
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta["arguments"] = list(args)

@@ -14,7 +14,10 @@ from bertdata.options import CorpusCommand
 __all__ = ["follow"]
 
 
-@click.command(cls=CorpusCommand)
+@click.command(
+    cls=CorpusCommand,
+    epilog="\b\nExample: bert-train follow run/ --shards shards/ --document Achilles --input wiki.xml --out page.html",
+)
 @click.argument("model", metavar="RUN|HF_DIR", type=click.Path(path_type=Path))
 @click.option("--shards", required=True, type=click.Path(path_type=Path), help="Folder that `bertdata build` wrote.")
 @click.option(
@@ -38,17 +41,17 @@ __all__ = ["follow"]
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The HTML file to write.")
 def follow(model: Path, shards: Path, document: str, inputs: tuple[str, ...], sample: int | None, out: Path) -> None:
-    """Writes a page that follows one document through all of pre-training.
+    """Writes a page that follows one document all the way.
 
     One HTML file that needs nothing beside it: source, plain text, sentences, a pair and its label, tokens, mask sets,
     embeddings, layers, the predicted words beside the truth, next sentence, losses. RUN is the --out folder of a
     training; HF_DIR a folder that transformers reads.
-
-    Example: bert-train follow run/ --shards shards/ --document "Alan Turing" --input dump.xml.bz2 --out follow.html
     """
     missing = [name for name in ("jinja2", "sentencex") if importlib.util.find_spec(name) is None]
     if missing:
         raise TrainingError(f'bert-train follow needs {" and ".join(missing)}: pip install "bertdata[build,report]"')
+    if importlib.util.find_spec("torch") is None:
+        raise TrainingError('bert-train follow needs torch: pip install "bertdata[train]"')
     from bertdata.data_set import open_data_set
     from trainer.follow_page import write_follow_page
 

@@ -22,7 +22,7 @@ from trainer.batch import Batch
 from trainer.config import ModelOptions
 from trainer.dropout import Dropout
 
-__all__ = ["BertForPreTraining", "Outputs", "build_model"]
+__all__ = ["Bert", "BertForPreTraining", "Outputs", "Projections", "build_model"]
 
 
 class Outputs(NamedTuple):
@@ -67,6 +67,7 @@ class Projections(nn.Module):
         self.num_heads = options.num_attention_heads
 
     def forward(self, hidden_TH: Tensor, layout: Layout) -> Tensor:
+        """Returns [T, H]: what each token takes from those of its sample."""
         # One product instead of three; joining the weights costs less than two more passes over the hidden states.
         weight = torch.cat([self.query.weight, self.key.weight, self.value.weight])  # [3 * H, H]
         bias = torch.cat([self.query.bias, self.key.bias, self.value.bias])
