@@ -1,0 +1,199 @@
+"""The published recipe of fine-tuning, which the four scripts here share: options, training, and a comparison.
+
+Source: learning rate 2e-5 to 5e-5, 2 to 4 epochs, batches of 16 or 32 and dropout as in pre-training are those of
+Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding" (2019), appendix A.3;
+a warm-up over 10 % of the steps, linear decay to nothing and a weight decay of 0.01 those of the published
+run_classifier.py and optimization.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import click
+import torch
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    logging,
+    set_seed,
+)
+from transformers.trainer_utils import PredictionOutput
+
+WARM_UP = 0.1  # of all steps
+WEIGHT_DECAY = 0.01
+EVAL_BATCH_SIZE = 64
+
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """What was asked for on the command line.
+
+    Attributes:
+        model: Folder of the pre-trained encoder and its tokenizer.
+        train: File with the training rows.
+        test: File with the rows to measure on.
+        out: Folder for the fine-tuned model, or for `comparison.json`.
+        learning_rate: Highest learning rate, reached after the warm-up.
+        epochs: Times that each training row is seen.
+        batch_size: Rows of a step.
+        max_seq_length: Pieces that the model sees at a time, [CLS] and [SEP] included.
+        seed: Of the new layer's weights, of the order of the rows and of dropout.
+        from_scratch: Whether to begin with random weights, of the encoder too.
+        compare: Seeds with which to compare both beginnings; 0 trains one model and keeps it.
+    """
+
+    model: Path
+    train: Path
+    test: Path
+    out: Path
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    max_seq_length: int
+    seed: int
+    from_scratch: bool
+    compare: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """What one of the scripts teaches a model.
+
+    Attributes:
+        model_class: One of transformers' AutoModelFor... classes.
+        labels: Names of the labels in the order of their numbers; none for answers that are spans.
+        train: Encoded training rows.
+        test: Encoded test rows.
+        collator: Makes a batch of encoded rows.
+        score: Returns the task's usual metrics by name, from the model's output for all test rows.
+    """
+
+    model_class: Any
+    labels: Sequence[str] = ()
+    train: Sequence[Mapping[str, Any]]
+    test: Sequence[Mapping[str, Any]]
+    collator: Callable[..., Any]
+    score: Callable[[PredictionOutput], Scores]
+
+
+def recipe_options(*, learning_rate: float, max_seq_length: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Returns a decorator that adds the options of `Recipe` to a command."""
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    folder = click.Path(file_okay=False, path_type=Path)
+    options = [
+        click.option("--model", type=folder, required=True, help="Folder of a pre-trained BERT, such as run/hf."),
+        click.option("--train", type=file, required=True, help="File with the training rows."),
+        click.option("--test", type=file, required=True, help="File with the rows to measure on."),
+        click.option("--out", type=folder, required=True, help="Folder for the fine-tuned model."),
+        click.option("--learning-rate", default=learning_rate, help="Highest learning rate."),
+        click.option("--epochs", default=3, help="Times that each training row is seen."),
+        click.option("--batch-size", default=32, help="Rows of a step."),
+        click.option("--max-seq-length", default=max_seq_length, help="Pieces that the model sees at a time."),
+        click.option("--seed", default=0, help="Another number gives another model."),
+        click.option("--from-scratch", is_flag=True, help="Begin with random weights, for comparison."),
+        click.option("--compare", default=0, metavar="SEEDS", help="Compare both beginnings with so many seeds."),
+    ]
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    """Returns the tokenizer that lies beside the pre-trained encoder.
+
+    Raises:
+        click.UsageError: If there is no model, or it cannot see so many pieces at a time.
+    """
+    if not (recipe.model / "config.json").exists():
+        raise click.UsageError(f"{recipe.model} has no config.json; --model takes a folder like bert-train's run/hf")
+    most = AutoConfig.from_pretrained(recipe.model).max_position_embeddings
+    if not 16 <= recipe.max_seq_length <= most:
+        raise click.UsageError(f"--max-seq-length is {recipe.max_seq_length}; this model takes 16 to {most}")
+    return AutoTokenizer.from_pretrained(recipe.model)
+
+
+def fine_tune(task: Task, *, recipe: Recipe, seed: int, from_scratch: bool) -> tuple[PreTrainedModel, Scores]:
+    """Trains a model, and returns it with its scores on the test rows."""
+    set_seed(seed)  # before there is a model, since its new weights are drawn
+    names = dict(enumerate(task.labels))
+    labels = {"id2label": names, "label2id": {name: number for number, name in names.items()}} if names else {}
+    if from_scratch:
+        model = task.model_class.from_config(AutoConfig.from_pretrained(recipe.model, **labels))
+    else:
+        model = task.model_class.from_pretrained(recipe.model, **labels)
+    num_steps = recipe.epochs * math.ceil(len(task.train) / recipe.batch_size)
+    arguments = TrainingArguments(
+        output_dir=str(recipe.out),
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=EVAL_BATCH_SIZE,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=math.ceil(WARM_UP * num_steps),
+        weight_decay=WEIGHT_DECAY,  # of matrices: the Trainer spares biases and layer norms
+        seed=seed,
+        logging_strategy="epoch",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=task.train, data_collator=task.collator)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    for row in trainer.state.log_history[:-1]:
+        click.echo(f"epoch {row['epoch']:g}  loss {row['loss']:.4f}")
+    return model.eval(), task.score(trainer.predict(task.test))
+
+
+def run(task: Task, *, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel | None:
+    """Trains, measures and keeps one model, or compares both beginnings.
+
+    Returns:
+        The model, or None where beginnings were compared.
+    """
+    logging.set_verbosity_error()  # else from_pretrained warns of the new layer's weights
+    logging.disable_progress_bar()
+    click.echo(f"{len(task.train):,} rows to train on, {len(task.test):,} to measure on")
+    if recipe.compare:
+        compare(task, recipe=recipe)
+        return None
+    model, scores = fine_tune(task, recipe=recipe, seed=recipe.seed, from_scratch=recipe.from_scratch)
+    click.echo(f"{recipe.test}: " + ", ".join(f"{name} {score:.1%}" for name, score in scores.items()))
+    model.save_pretrained(recipe.out)
+    tokenizer.save_pretrained(recipe.out)
+    return model
+
+
+def compare(task: Task, *, recipe: Recipe) -> None:
+    """Trains from both beginnings with the seeds 0, 1, ..., and prints mean and standard deviation of the scores."""
+    scores = {
+        name: [fine_tune(task, recipe=recipe, seed=seed, from_scratch=scratch)[1] for seed in range(recipe.compare)]
+        for name, scratch in (("pre-trained", False), ("random", True))
+    }
+    recipe.out.mkdir(parents=True, exist_ok=True)
+    (recipe.out / "comparison.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
+    metrics = list(scores["random"][0])
+    click.echo(f"weights at the start, {recipe.compare} seeds  " + "  ".join(f"{metric:>14}" for metric in metrics))
+    for name, rows in scores.items():
+        columns = [[row[metric] for row in rows] for metric in metrics]
+        cells = [f"{mean(column):>6.1%} ± {stdev(column) if len(column) > 1 else 0:>5.1%}" for column in columns]
+        click.echo(f"{name:<29}  " + "  ".join(cells))
