@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from click import ClickException, UsageError
+from click.testing import CliRunner
 from transformers.trainer_utils import PredictionOutput
 
 SUFFIXES = {"sentences": "tsv", "pairs": "tsv", "tokens": "txt", "questions": "json"}
@@ -346,6 +347,37 @@ def test_both_sentences_of_a_pair_count(run, tmp_path):
     assert inputs["token_type_ids"].unique().tolist() == [0, 1]
     shares = model(**inputs).logits.softmax(-1)[0]
     assert last == [model.config.id2label[int(shares.argmax())], f"{shares.max():.1%}"]
+
+
+ASKED = {
+    "sentences": ["--text", "The baker asked for the sieve and for rye."],
+    "pairs": ["--text", "The baker asked for rye.", "The fiddler asked for brass."],
+    "tokens": ["--text", "The rye is dear , said Hanne Larch ."],
+    "questions": ["--ask", "Who has rye?", "Hanne Larch of Elmgate has the rye."],
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_bert_predict_says_what_the_script_says(run, tmp_path, name):
+    predict = pytest.importorskip("trainer.predict_cli").main
+    printed = run(name, tmp_path, *ASKED[name]).splitlines()[-1].split("  ")
+    texts = ASKED[name][1:]
+    result = CliRunner().invoke(predict, [str(tmp_path), *texts, "--json"])
+    assert result.exit_code == 0, result.stderr
+    answer = json.loads(result.stdout)
+    if name == "tokens":
+        model = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        inputs = tokenizer(texts[0].split(), is_split_into_words=True, return_tensors="pt")
+        shares = model(**inputs).logits.softmax(-1)[0]
+        assert [word["word"] for word in answer["words"]] == texts[0].split()
+        for number, word in enumerate(answer["words"]):
+            first = shares[inputs.word_ids().index(number)]
+            assert word["tag"] == model.config.id2label[int(first.argmax())]
+            assert word["probability"] == pytest.approx(float(first.max()), rel=1e-4)
+    else:
+        found = answer.get("answer", answer)
+        assert printed[1:] == [found.get("label", found.get("text")), f"{found['probability']:.1%}"]
 
 
 def test_questions_without_an_answer_are_learned_and_measured(scripts, run, encoder, tmp_path):

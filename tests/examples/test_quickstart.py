@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean
 
 import pytest
 from click.testing import CliRunner
@@ -87,3 +88,36 @@ def test_other_seeds_learn_too(folder, tmp_path, seed):
     ]
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
     assert_learned(tmp_path / "run")
+
+
+# Seeds, and options beside those that all have: few rows, so that it does not take long.
+FINE_TUNING = {
+    "sentences": (3, "accuracy", ["--epochs", "3"]),
+    "pairs": (2, "accuracy", ["--epochs", "3"]),
+    "tokens": (2, "F1", ["--epochs", "3"]),
+    "questions": (2, "F1", ["--epochs", "4"]),
+}
+
+
+@pytest.fixture(scope="module")
+def labelled(scripts, tmp_path_factory):
+    out = tmp_path_factory.mktemp("labelled")
+    rows = {"sentences": 240, "pairs": 320, "tokens": 320, "questions": 600}
+    scripts["make_data"].write_data(out, num_training=rows, num_test=120)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FINE_TUNING)
+def test_fine_tuning_begins_better_with_what_was_learned_than_at_random(folder, scripts, labelled, tmp_path, name):
+    num_seeds, metric, more = FINE_TUNING[name]
+    train, test = sorted(labelled.glob(f"{name}/*"), reverse=True)
+    options = {"--model": folder[0] / "run" / "hf", "--train": train, "--test": test, "--out": tmp_path}
+    options |= {"--learning-rate": 1e-3, "--batch-size": 16, "--max-seq-length": 64, "--compare": num_seeds}
+    arguments = [str(word) for option in options.items() for word in option]
+    scripts[name].main.main([*arguments, *more], standalone_mode=False)
+    scores = json.loads((tmp_path / "comparison.json").read_text())
+    learned, random = ([row[metric] for row in rows] for rows in scores.values())
+    assert len(learned) == len(random) == num_seeds
+    assert min(learned) > max(random) + 0.1
+    assert mean(learned) > mean(random) + 0.2
