@@ -306,9 +306,12 @@ def test_learning_rate_rises_over_a_tenth_of_the_steps_and_falls_to_nothing(scri
     assert seen == pytest.approx([*(1e-4 * np.arange(2) / 2), *(1e-4 * np.arange(18, 0, -1) / 18)])
 
 
-@pytest.mark.parametrize("name", ["tokens", "questions"])
-def test_script_trains_measures_keeps_and_asks(run, tmp_path, name):
-    check(name, run(name, tmp_path / "out"), tmp_path / "out")
+ASKED = {
+    "sentences": ["--text", "The baker asked for the sieve and for rye."],
+    "pairs": ["--text", "The baker asked for rye.", "The fiddler asked for brass."],
+    "tokens": ["--text", "The rye is dear , said Hanne Larch ."],
+    "questions": ["--ask", "Who has rye?", "Hanne Larch of Elmgate has the rye."],
+}
 
 
 def check(name, printed, out):
@@ -326,41 +329,11 @@ def check(name, printed, out):
         assert re.search(r"\d\.\d%$", lines[-1])
 
 
-def test_sentence_is_answered_by_the_model_that_was_kept(run, tmp_path):
-    text = "The baker asked for the sieve and for rye."
-    printed = run("sentences", tmp_path, "--text", text)
-    check("sentences", printed, tmp_path)
-    last = printed.splitlines()[-1].split()
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    shares = model(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0]
-    assert last == [model.config.id2label[int(shares.argmax())], f"{shares.max():.1%}"]
-
-
-def test_both_sentences_of_a_pair_count(run, tmp_path):
-    pair = ("The baker asked for rye.", "The fiddler asked for brass.")
-    printed = run("pairs", tmp_path, "--text", *pair)
-    check("pairs", printed, tmp_path)
-    last = printed.splitlines()[-1].split()
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    inputs = transformers.AutoTokenizer.from_pretrained(tmp_path)(*pair, return_tensors="pt")
-    assert inputs["token_type_ids"].unique().tolist() == [0, 1]
-    shares = model(**inputs).logits.softmax(-1)[0]
-    assert last == [model.config.id2label[int(shares.argmax())], f"{shares.max():.1%}"]
-
-
-ASKED = {
-    "sentences": ["--text", "The baker asked for the sieve and for rye."],
-    "pairs": ["--text", "The baker asked for rye.", "The fiddler asked for brass."],
-    "tokens": ["--text", "The rye is dear , said Hanne Larch ."],
-    "questions": ["--ask", "Who has rye?", "Hanne Larch of Elmgate has the rye."],
-}
-
-
 @pytest.mark.parametrize("name", ASKED)
-def test_bert_predict_says_what_the_script_says(run, tmp_path, name):
+def test_script_trains_measures_keeps_and_asks_as_bert_predict_does(run, tmp_path, name):
+    printed = run(name, tmp_path, *ASKED[name])
+    check(name, printed, tmp_path)
     predict = pytest.importorskip("trainer.predict_cli").main
-    printed = run(name, tmp_path, *ASKED[name]).splitlines()[-1].split("  ")
     texts = ASKED[name][1:]
     result = CliRunner().invoke(predict, [str(tmp_path), *texts, "--json"])
     assert result.exit_code == 0, result.stderr
@@ -369,7 +342,7 @@ def test_bert_predict_says_what_the_script_says(run, tmp_path, name):
         model = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path)
         tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
         inputs = tokenizer(texts[0].split(), is_split_into_words=True, return_tensors="pt")
-        shares = model(**inputs).logits.softmax(-1)[0]
+        shares = model(**inputs).logits.detach().softmax(-1)[0]
         assert [word["word"] for word in answer["words"]] == texts[0].split()
         for number, word in enumerate(answer["words"]):
             first = shares[inputs.word_ids().index(number)]
@@ -377,7 +350,10 @@ def test_bert_predict_says_what_the_script_says(run, tmp_path, name):
             assert word["probability"] == pytest.approx(float(first.max()), rel=1e-4)
     else:
         found = answer.get("answer", answer)
-        assert printed[1:] == [found.get("label", found.get("text")), f"{found['probability']:.1%}"]
+        assert printed.splitlines()[-1].split("  ")[1:] == [
+            found.get("label", found.get("text")),
+            f"{found['probability']:.1%}",
+        ]
 
 
 def test_questions_without_an_answer_are_learned_and_measured(scripts, run, encoder, tmp_path):
@@ -393,6 +369,8 @@ def test_compare_trains_from_both_beginnings_with_each_seed(run, tmp_path):
     printed = run("sentences", tmp_path, "--compare", "2", "--learning-rate", "0.01")
     scores = json.loads((tmp_path / "comparison.json").read_text())
     assert {name: len(rows) for name, rows in scores.items()} == {"pre-trained": 2, "random": 2}
+    losses = [line for line in printed.splitlines() if line.startswith("epoch")]
+    assert len({*losses}) == 4
     table = printed.splitlines()[-3:]
     assert "2 seeds" in table[0]
     for line, (name, rows) in zip(table[1:], scores.items(), strict=True):
@@ -412,11 +390,12 @@ def test_from_scratch_keeps_nothing_of_the_encoder(scripts, run, tmp_path):
     assert (kept[1:] != new[1:]).float().mean() > 0.99  # row 0 is that of [PAD], and 0
 
 
-def test_seed_says_it_all(run, tmp_path):
-    one, again, other = (
-        run("sentences", tmp_path / str(place), "--seed", seed) for place, seed in enumerate((1, 1, 2))
-    )
-    assert one.replace("/0", "") == again.replace("/1", "") != other.replace("/2", "")
+def test_same_seed_gives_the_same_weights(run, tmp_path):
+    for name in ("one", "again"):
+        run("pairs", tmp_path / name, "--seed", 1)
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (
+        tmp_path / "again" / "model.safetensors"
+    ).read_bytes()
 
 
 def test_words_that_do_not_fit_are_told_of(run, tmp_path):
