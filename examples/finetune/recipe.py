@@ -94,18 +94,25 @@ def recipe_options(*, learning_rate: float, max_seq_length: int) -> Callable[[Ca
     """Returns a decorator that adds the options of `Recipe` to a command."""
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
     folder = click.Path(file_okay=False, path_type=Path)
+    some = click.IntRange(min=1)
     options = [
         click.option("--model", type=folder, required=True, help="Folder of a pre-trained BERT, such as run/hf."),
         click.option("--train", type=file, required=True, help="File with the training rows."),
         click.option("--test", type=file, required=True, help="File with the rows to measure on."),
         click.option("--out", type=folder, required=True, help="Folder for the fine-tuned model."),
         click.option("--learning-rate", default=learning_rate, help="Highest learning rate."),
-        click.option("--epochs", default=3, help="Times that each training row is seen."),
-        click.option("--batch-size", default=32, help="Rows of a step."),
+        click.option("--epochs", default=3, type=some, help="Times that each training row is seen."),
+        click.option("--batch-size", default=32, type=some, help="Rows of a step."),
         click.option("--max-seq-length", default=max_seq_length, help="Pieces that the model sees at a time."),
         click.option("--seed", default=0, help="Another number gives another model."),
         click.option("--from-scratch", is_flag=True, help="Begin with random weights, for comparison."),
-        click.option("--compare", default=0, metavar="SEEDS", help="Compare both beginnings with so many seeds."),
+        click.option(
+            "--compare",
+            default=0,
+            type=click.IntRange(min=0),
+            metavar="SEEDS",
+            help="Compare both beginnings, with so many seeds.",
+        ),
     ]
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -192,8 +199,8 @@ def compare(task: Task, *, recipe: Recipe) -> None:
     recipe.out.mkdir(parents=True, exist_ok=True)
     (recipe.out / "comparison.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
     metrics = list(scores["random"][0])
-    click.echo(f"weights at the start, {recipe.compare} seeds  " + "  ".join(f"{metric:>14}" for metric in metrics))
+    click.echo(f"weights at the start, seeds: {recipe.compare:<5}  " + "  ".join(f"{metric:>14}" for metric in metrics))
     for name, rows in scores.items():
         columns = [[row[metric] for row in rows] for metric in metrics]
         cells = [f"{mean(column):>6.1%} ± {stdev(column) if len(column) > 1 else 0:>5.1%}" for column in columns]
-        click.echo(f"{name:<29}  " + "  ".join(cells))
+        click.echo(f"{name:<28}  " + "  ".join(cells))

@@ -372,7 +372,7 @@ def test_compare_trains_from_both_beginnings_with_each_seed(run, tmp_path):
     losses = [line for line in printed.splitlines() if line.startswith("epoch")]
     assert len({*losses}) == 4
     table = printed.splitlines()[-3:]
-    assert "2 seeds" in table[0]
+    assert "seeds: 2" in table[0]
     for line, (name, rows) in zip(table[1:], scores.items(), strict=True):
         mean = sum(row["accuracy"] for row in rows) / 2
         assert line.split()[:2] == [name, f"{mean:.1%}"]
