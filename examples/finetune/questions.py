@@ -14,7 +14,7 @@ import click
 import numpy as np
 import torch
 from recipe import Recipe, Scores, Task, load_tokenizer, recipe_options, run
-from squad import Question, Window, encode, make_windows, read_squad
+from squad import Question, Window, encode, iter_windows, read_squad
 from torchmetrics.functional.text import squad as squad_scores
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
 from transformers.trainer_utils import PredictionOutput
@@ -76,9 +76,8 @@ def main(ask: tuple[str, str] | None, **options: Any) -> None:
     tokenizer = load_tokenizer(recipe)
     train, test = (read_squad(path) for path in (recipe.train, recipe.test))
     may_lack = not all(question.answers for question in train)
-    train_windows, test_windows = (
-        make_windows(questions, tokenizer, length=recipe.max_seq_length) for questions in (train, test)
-    )
+    train_windows = iter_windows(train, tokenizer, length=recipe.max_seq_length)  # not kept: they are many
+    test_windows = [*iter_windows(test, tokenizer, length=recipe.max_seq_length)]
 
     def score(output: PredictionOutput) -> Scores:
         """Returns what SQuAD is measured by: the share of answers that are right, and how many words are, in %."""
@@ -101,7 +100,7 @@ def main(ask: tuple[str, str] | None, **options: Any) -> None:
     if model := run(task, recipe=recipe, tokenizer=tokenizer):
         text, context = ask or (test[0].text, test[0].context)
         asked = [Question(id="", text=text, context=context, answers=[])]
-        windows = make_windows(asked, tokenizer, length=recipe.max_seq_length)
+        windows = [*iter_windows(asked, tokenizer, length=recipe.max_seq_length)]
         batch = tokenizer.pad([window.inputs for window in windows], return_tensors="pt").to(model.device)
         with torch.inference_mode():
             output = model(**batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,14 +63,13 @@ def read_squad(path: Path) -> list[Question]:
     return questions
 
 
-def make_windows(questions: list[Question], tokenizer: PreTrainedTokenizerBase, *, length: int) -> list[Window]:
-    """Returns the windows of all questions, those of a question in the order of its text.
+def iter_windows(questions: list[Question], tokenizer: PreTrainedTokenizerBase, *, length: int) -> Iterator[Window]:
+    """Yields the windows of all questions, those of a question in the order of its text.
 
     Raises:
         click.ClickException: If a question leaves too little room for its text, or the text is empty.
     """
     overlap = min(MAX_OVERLAP, length // 4)
-    windows = []
     for number, question in enumerate(questions):
         if len(tokenizer(question.text)["input_ids"]) > length // 2:
             raise click.ClickException(f"question {question.id} fills more than half of --max-seq-length {length}")
@@ -93,15 +93,12 @@ def make_windows(questions: list[Question], tokenizer: PreTrainedTokenizerBase, 
                 first += overlap // 2
             if row + 1 < count:
                 stop -= overlap - overlap // 2
-            windows.append(
-                Window(
-                    question=number,
-                    inputs={name: rows[name][row] for name in names},
-                    spans=[place if mine else None for place, mine in zip(places, is_text, strict=True)],
-                    starts=range(first, stop),
-                )
+            yield Window(
+                question=number,
+                inputs={name: rows[name][row] for name in names},
+                spans=[place if mine else None for place, mine in zip(places, is_text, strict=True)],
+                starts=range(first, stop),
             )
-    return windows
 
 
 def encode(window: Window, question: Question) -> dict[str, Any]:

@@ -202,7 +202,7 @@ def asked(scripts, encoder):
     context = " ".join(f"word{number}" for number in range(40))
     answer = ("word17 word18", context.index("word17"))
     question = scripts["squad"].Question(id="q", text="which one?", context=context, answers=[answer])
-    windows = scripts["squad"].make_windows([question], tokenizer, length=64)
+    windows = [*scripts["squad"].iter_windows([question], tokenizer, length=64)]
     assert len(windows) > 3
     return question, windows
 
