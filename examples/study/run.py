@@ -24,11 +24,12 @@ from typing import Any
 import analyse
 import click
 import held_out
+import numpy as np
 import text
 
 from bertdata import BertDataError, open_data_set
 from bertdata.files import write_atomically
-from trainer.metrics import load_metrics
+from trainer.run_history import load_history
 
 NOVELS = Path(__file__).resolve().parents[3] / "shared" / "data" / "books-en.jsonl.zst"
 PAIRS = ("--next-sentence", "balanced")
@@ -136,6 +137,8 @@ def train(out: Path, arm: str, *, folder: Path, scale: Scale, num_steps: int, se
         *("--seed", seed, "--save-every", math.ceil(num_steps / NUM_CHECKPOINTS), "--keep", NUM_CHECKPOINTS + 1),
         *("--log-every", max(1, num_steps // 50)),
     )
+    if load_history(folder).state != "finished":  # asked to stop, it ends well
+        raise click.ClickException(f"{folder} was stopped; the same command goes on from there")
 
 
 def sizes(out: Path, arm: str) -> tuple[int, int]:
@@ -152,8 +155,7 @@ def choose_steps(out: Path, *, scale: Scale, minutes: float | None, max_steps: i
     if minutes is None:
         return steps
     train(out, "dynamic", folder=out / "probe", scale=scale, num_steps=PROBE_STEPS, seed=0)
-    rows = [row for row in load_metrics(out / "probe" / "metrics.jsonl") if row["kind"] == "train"]
-    speed = sorted(row["sequences_per_second"] for row in rows)[len(rows) // 2]
+    speed = float(np.median(load_history(out / "probe").series("train", "sequences_per_second").values))
     return max(1, min(steps, int(60 * minutes * SHARE_OF_TRAINING / num_runs * speed / scale.batch_size)))
 
 
@@ -185,7 +187,11 @@ def save(plan: dict[str, Any], out: Path) -> None:
 )
 @click.option("--minutes", type=click.FloatRange(min=1), help="About how long all may take. [default: all epochs]")
 @click.option("--max-steps", type=click.IntRange(min=1), help="Steps of a run, instead of 24 (on a GPU 40) epochs.")
-@click.option("--train-chars", type=click.IntRange(min=1), help="Characters of the training text. [default: by device]")
+@click.option(
+    "--train-chars",
+    type=click.IntRange(min=1),
+    help="Characters of the training text. [default: 100,000; on a GPU 200 million]",
+)
 @click.option("--seeds", "num_seeds", type=click.IntRange(1, 10), default=3, show_default=True, help="Runs per arm.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 def main(

@@ -188,6 +188,36 @@ def study(modules, monkeypatch):
     torch.set_num_threads(threads)
 
 
+def test_steps_are_the_epochs_or_what_the_time_allows(modules, monkeypatch, tmp_path):
+    module = modules["run"]
+
+    def probe(out, arm, *, folder, scale, num_steps, seed):
+        folder.mkdir(exist_ok=True)
+        speeds = (5.0, 40.0, 41.0)  # the first steps are slow
+        rows = [{"kind": "train", "step": step, "sequences_per_second": speed} for step, speed in enumerate(speeds)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    monkeypatch.setattr(module, "train", probe)
+    monkeypatch.setattr(module, "sizes", lambda *_: (500, 30_000))
+    asked = {"scale": module.SCALES["cpu"], "num_runs": 9}
+    steps = {
+        (minutes, most): module.choose_steps(tmp_path, **asked, minutes=minutes, max_steps=most)
+        for minutes, most in ((None, None), (None, 7), (9, None), (1000, None))
+    }
+    assert steps == {(None, None): 1500, (None, 7): 7, (9, None): 225, (1000, None): 1500}  # 45 s at 5 steps a second
+
+
+def test_a_run_that_was_stopped_is_not_taken_for_finished(modules, monkeypatch, tmp_path):
+    module = modules["run"]
+    monkeypatch.setattr(module, "run", lambda *_: None)  # bert-train ends with 0 when it is asked to stop
+    run = tmp_path / "static-0"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"kind": "train", "step": 5}\n')
+    (run / "run.json").write_text(json.dumps({"format_version": 1, "options": {"max_steps": 20}, "starts": [{}]}))
+    with pytest.raises(click.ClickException, match="was stopped; the same command goes on"):
+        module.train(tmp_path, "static", folder=run, scale=module.SCALES["cpu"], num_steps=20, seed=0)
+
+
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory):
     """40 documents of a few sentences."""
