@@ -194,4 +194,6 @@ def find_messages() -> list[Message]:
                 if isinstance(alternative, ast.Constant | ast.JoinedStr | ast.BinOp) and num_words >= 3 + is_part:
                     messages.append(Message(text=text, place=f"{place}:{node.lineno}", is_part=is_part))
     unique = {(message.place.partition(":")[0], message.words): message for message in reversed(messages)}
-    return sorted(unique.values(), key=lambda message: (message.place.partition(":")[0], int(message.place.rpartition(":")[2])))
+    return sorted(
+        unique.values(), key=lambda message: (message.place.partition(":")[0], int(message.place.rpartition(":")[2]))
+    )

@@ -119,8 +119,8 @@ def test_transformers_trainer_passes_over_a_checkpoint_that_is_not_whole(tmp_pat
     assert find_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
 
 
-def test_loop_in_the_readme_runs_and_goes_on(shards: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (EXAMPLES.parents[1] / "README.md").read_text().partition("### Your own training loop")[2]
+def test_loop_in_the_guide_runs_and_goes_on(shards: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (EXAMPLES.parents[1] / "docs" / "training-data.md").read_text().partition("## Your own training loop")[2]
     code, rest = text.partition("```python")[2].split("```", 1)
     small = "BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, "
     for old, new in (('"shards/"', repr(str(shards.folder))), ("BertConfig(", small), ("1000", "3")):
