@@ -197,3 +197,9 @@ def find_messages() -> list[Message]:
     return sorted(
         unique.values(), key=lambda message: (message.place.partition(":")[0], int(message.place.rpartition(":")[2]))
     )
+
+
+def find_texts() -> str:
+    """Returns all strings of the source, with "…" for whatever varies, a line each."""
+    nodes = (node for _, tree in sources() for node in ast.walk(tree))
+    return "\n".join(bare(text_of(node)) for node in nodes if isinstance(node, ast.Constant | ast.JoinedStr))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from bertdata.launch import open_build
 from bertdata.options import make_build_options
 from tests import pages
 from tests.corpus import article, iter_texts
-from tests.messages import ROOT, bare, find_messages
+from tests.messages import ROOT, bare, find_messages, find_texts
 
 DOCS = ROOT / "docs"
 page_by_name = pytest.mark.parametrize("name", pages.NAMES)
@@ -45,6 +46,16 @@ def test_every_message_is_on_the_page_of_troubleshooting_and_no_other():
     said = {message.words for message in messages}
     stale = [line for line in lines if bare(line) not in said]
     assert not stale, "these lines of docs/troubleshooting.md are no messages any more:\n" + "\n".join(stale)
+
+
+def test_parts_of_messages_are_words_of_the_source():
+    table = (DOCS / "troubleshooting.md").read_text().partition("## Parts of messages\n")[2]
+    rows = re.findall(r"^\| (`.*?) \| ", table, re.MULTILINE)
+    texts = find_texts()
+    of_the_system = {os.strerror(number) for number in errno.errorcode}
+    for words in (bare(code) for row in rows for code in re.findall(r"`([^`]+)`", row)):
+        assert words in of_the_system or all(part.strip() in texts for part in words.split("…")), words
+    assert len(rows) > 10
 
 
 @page_by_name
