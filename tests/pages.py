@@ -23,7 +23,7 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 _BLOCK = re.compile(r"(?P<run><!-- run -->\n\n?)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 _HAS = re.compile(r"<!-- has: (.*) -->")
 _CODE = re.compile(r"`([^`\n]+)`")
-_LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _PACKAGES = r"(?:bertdata|pipelines|trainer|tests|examples|docs)"
 _PATH = re.compile(rf"(?:\.\./)?({_PACKAGES}/[\w./-]*\w)(?:::(\w+))?")
 
