@@ -79,7 +79,7 @@ def iter_commands(page: Path) -> Iterator[list[str]]:
     for block in blocks_of(page):
         for line in block.lines if block.language in ("", "console", "sh") else ():
             if line.split()[0] in programs:
-                yield shlex.split(line, comments=True)
+                yield shlex.split(re.split(r" [<>|] ", line)[0], comments=True)
             elif line.split()[0] == "torchrun" and " -m trainer " in line:
                 yield ["bert-train", *shlex.split(line.split(" -m trainer ")[1])]
 
@@ -99,7 +99,7 @@ def glob_words(words: list[str]) -> list[str]:
 
 
 def known_options() -> set[str]:
-    """Returns all options of all programs."""
+    """Returns all options of all programs, and of the scripts in examples."""
     programs = list(commands().values())
     programs += [
         command for program in programs if isinstance(program, click.Group) for command in program.commands.values()
@@ -108,6 +108,8 @@ def known_options() -> set[str]:
     for program in programs:
         for parameter in program.params:
             names |= {*parameter.opts, *parameter.secondary_opts}
+    for script in (ROOT / "examples").glob("*/*.py"):
+        names |= set(re.findall(r'"(--[a-z][\w-]*)"', script.read_text()))
     return names
 
 

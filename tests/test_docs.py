@@ -192,7 +192,7 @@ def _build(words: list[str]) -> None:
 def _shorten(words: list[str]) -> list[str]:
     """Returns the words of a training that takes seconds."""
     given = set(words)
-    if given & {"report", "--eval-only"}:
+    if given & {"report", "follow", "--eval-only"}:
         return words
     if not given & {"--max-steps", "--epochs"}:
         words = [*words, "--max-steps", "3"]
@@ -225,7 +225,7 @@ def _in_folder(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-QUICK = {f"docs/{name}.md" for name in ("custom-reader", "format", "large-builds", "other-languages")}
+QUICK = {f"docs/{name}.md" for name in ("custom-reader", "format", "large-builds", "other-languages", "predict")}
 RUNNABLE = [
     pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
     for name in pages.NAMES
