@@ -154,29 +154,22 @@ def _said(tree: ast.Module, *, by: type[ast.Yield] | type[ast.Return]) -> Iterat
             yield from (word.value for word in node.keywords if word.arg == "message")
 
 
-def _parts(tree: ast.Module, message: ast.expr, function: ast.FunctionDef | None) -> Iterator[ast.expr]:
-    """Yields the texts that a message's variables may have: those given to them in the same function, or returned."""
-    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+def _parts(functions: list[ast.FunctionDef], message: ast.expr) -> Iterator[ast.expr]:
+    """Yields the texts that a message's variables may have: those given to them in its function, or returned to it."""
+    holding = [one for one in functions if one.lineno <= message.lineno <= (one.end_lineno or 0)]
+    inner = max(holding, key=lambda one: one.lineno, default=None)
     for value in (node.value for node in ast.walk(message) if isinstance(node, ast.FormattedValue)):
         if isinstance(value, ast.IfExp):
             yield from _alternatives(value)
-        if isinstance(value, ast.Name) and function is not None:
-            for node in ast.walk(function):
+        if isinstance(value, ast.Name) and inner is not None:
+            for node in ast.walk(inner):
                 if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == value.id:
                     yield from _alternatives(node.value)
-        if isinstance(value, ast.Call) and _called(value) in functions:
-            for node in ast.walk(functions[_called(value)]):
-                if isinstance(node, ast.Return) and node.value is not None:
-                    yield from _alternatives(node.value)
-
-
-def _function_of(tree: ast.Module, node: ast.expr) -> ast.FunctionDef | None:
-    holding = [
-        function
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef) and function.lineno <= node.lineno <= (function.end_lineno or 0)
-    ]
-    return max(holding, key=lambda function: function.lineno, default=None)
+        if isinstance(value, ast.Call):
+            for function in (one for one in functions if one.name == _called(value)):
+                for node in ast.walk(function):
+                    if isinstance(node, ast.Return) and node.value is not None:
+                        yield from _alternatives(node.value)
 
 
 def find_messages() -> list[Message]:
@@ -185,7 +178,8 @@ def find_messages() -> list[Message]:
     messages = []
     for place, tree in sources():
         given = [*_given(tree, errors), *(_said(tree, by=SAYING[place]) if place in SAYING else ())]
-        parts = [part for node in given for part in _parts(tree, node, _function_of(tree, node))]
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        parts = [part for node in given for part in _parts(functions, node)]
         for node, is_part in [*((node, False) for node in given), *((node, True) for node in parts)]:
             for alternative in _alternatives(node):
                 text = " ".join(text_of(alternative).split())

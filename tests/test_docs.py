@@ -225,7 +225,7 @@ def _in_folder(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-QUICK = {f"docs/{name}.md" for name in ("custom-reader", "format", "large-builds", "other-languages", "predict")}
+QUICK = {f"docs/{name}.md" for name in ("custom-reader", "format", "large-builds", "other-languages")}
 RUNNABLE = [
     pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
     for name in pages.NAMES
