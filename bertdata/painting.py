@@ -20,7 +20,7 @@ from bertdata.blocks import Sample
 from bertdata.data_set import DataSet
 from bertdata.wordpiece import load_tokenizer
 
-__all__ = ["LABELS", "Painter", "paint", "printable", "wrap"]
+__all__ = ["LABELS", "Painter", "columns", "paint", "printable", "wrap"]
 
 LABELS = {"balanced": ("IsNext", "NotNext"), "google": ("IsNext", "NotNext"), "sop": ("in order", "swapped")}
 
@@ -55,7 +55,7 @@ def printable(text: str) -> str:
     )
 
 
-def _columns(text: str) -> int:
+def columns(text: str) -> int:
     """Returns how many columns of a terminal text takes, without its colours."""
     plain = click.unstyle(text)
     if plain.isascii():
@@ -72,10 +72,10 @@ def wrap(words: Iterable[str], *, head: str = "", width: int | None) -> str:
         head: What stands before the first; the lines after it are indented as far.
         width: Columns of a line at most, where no word is longer; None for one line.
     """
-    indent = _columns(head)
+    indent = columns(head)
     lines, line, used = [], head, indent
     for number, word in enumerate(words):
-        size = _columns(word)
+        size = columns(word)
         if number and width is not None and used + 1 + size > width:
             lines.append(line)
             line, used = " " * indent, indent

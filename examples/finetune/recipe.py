@@ -186,6 +186,7 @@ def run(task: Task, *, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Pr
     model, scores = fine_tune(task, recipe=recipe, seed=recipe.seed, from_scratch=recipe.from_scratch)
     click.echo(f"{recipe.test}: " + ", ".join(f"{name} {score:.1%}" for name, score in scores.items()))
     model.save_pretrained(recipe.out)
+    tokenizer.model_max_length = recipe.max_seq_length  # longer texts are asked about in windows of what was trained
     tokenizer.save_pretrained(recipe.out)
     return model
 

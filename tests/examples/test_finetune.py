@@ -14,6 +14,8 @@ from click import ClickException, UsageError
 from click.testing import CliRunner
 from transformers.trainer_utils import PredictionOutput
 
+from trainer.predict_cli import main as predict
+
 SUFFIXES = {"sentences": "tsv", "pairs": "tsv", "tokens": "txt", "questions": "json"}
 CLASSES = {
     "sentences": "BertForSequenceClassification",
@@ -333,7 +335,6 @@ def check(name, printed, out):
 def test_script_trains_measures_keeps_and_asks_as_bert_predict_does(run, tmp_path, name):
     printed = run(name, tmp_path, *ASKED[name])
     check(name, printed, tmp_path)
-    predict = pytest.importorskip("trainer.predict_cli").main
     texts = ASKED[name][1:]
     result = CliRunner().invoke(predict, [str(tmp_path), *texts, "--json"])
     assert result.exit_code == 0, result.stderr
