@@ -9,11 +9,12 @@ READY := $(VENV)/ready
 
 setup: $(READY)
 
-# torch first: its pinned version has a build without CUDA on machines that offer one.
+# torch first: its pinned version has a build without CUDA on machines that offer one. Nothing is compiled beforehand:
+# most modules of these packages are never imported, and Python compiles the others when they are.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable ".[dev]"
 	touch $(READY)
 
 quickstart: $(READY)

@@ -58,7 +58,9 @@ def test_any_format_gives_the_same_shards(tmp_path, options, expected, name):
         assert counts["documents"] == len(TEXTS)
 
 
-@pytest.mark.parametrize("name", ["dump.xml", "pbzip2.xml.bz2", "rows.parquet", "text.txt"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("dump.xml", marks=pytest.mark.slow), "pbzip2.xml.bz2", "rows.parquet", "text.txt"]
+)
 def test_splits_of_one_byte_give_the_same_shards(tmp_path, options, expected, name):
     path = write_format(tmp_path, name, TEXTS)
     assert shard_hashes(tmp_path / "out", path, options, split_bytes=1)[0] == expected

@@ -59,6 +59,7 @@ def digests(files):
     return {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != "manifest.json"}
 
 
+@pytest.mark.slow
 def test_upload_that_is_cut_or_fails_leaves_no_object(google, tmp_path):
     folder = StoreFolder(place_of(google), max_failures=1)
     check_contract(

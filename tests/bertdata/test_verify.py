@@ -358,7 +358,7 @@ def test_shards_without_samples_are_no_copies(tmp_path, jsonl_file, small_option
     assert problems_of(folder) == []
 
 
-@pytest.mark.parametrize("mode", ["sop", "none"])
+@pytest.mark.parametrize("mode", [pytest.param("sop", marks=pytest.mark.slow), "none"])
 def test_samples_that_repeat_by_themselves_are_no_fault(tmp_path, small_options, mode):
     """Text that says the same again and again, in samples of few tokens, in blocks of one."""
     texts = [["the river .", "a town .", "the old mill ."] * 9 + [f"house {WORDS[number]} ."] for number in range(40)]

@@ -126,6 +126,7 @@ def test_clean_wikitext_is_linear_in_what_follows(opening: str) -> None:
     assert seconds < 15  # a tenth of a second; minutes if quadratic
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("opening", "closing"),
     [

@@ -106,12 +106,6 @@ def test_help_does_not_load_torch() -> None:
     assert found.stdout.strip() == "False"
 
 
-def test_public_names_exist() -> None:
-    code = "import trainer\nprint([getattr(trainer, name).__name__ for name in trainer.__all__] == trainer.__all__)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "True"
-
-
 def losses_of(data_set: DataSet, out: Path, *arguments: object) -> list[dict[str, float]]:
     fixed = ("--shards", data_set.folder, "--out", out, "--batch-size", 16, "--max-steps", 3, "--log-every", 1)
     result = invoke(*fixed, "--eval-samples", 4, "--hidden-dropout", 0, *arguments)

@@ -171,7 +171,8 @@ def lives(pid: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_killed_process_leaves_no_shared_memory_and_needs_none_without_a_dataloader(
     data_set: DataSet, method: str
 ) -> None:
@@ -206,7 +207,7 @@ for epoch in range(1, 21):
 """
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_memory_is_flat_over_twenty_epochs(new_data_set: Callable[..., DataSet], num_workers: int) -> None:
     data_set = new_data_set(train_blocks=((1000,) * 5,), max_seq_length=128, num_mask_sets=8)
     assert data_set.blocks("train").num_bytes.min() > 300_000

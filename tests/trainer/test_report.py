@@ -260,7 +260,7 @@ def test_command_says_what_is_not_installed(
     ("arguments", "message"),
     [
         (("reprot", "run"), "'reprot' is no command; did you mean report?"),
-        (("xyz",), "'xyz' is no command; the commands are report. To train, begin with --shards."),
+        (("xyz",), "'xyz' is no command; the commands are report, follow. To train, begin with --shards."),
         (("report", "run"), "Missing option '--out'"),
         (("report", "--out", "x.html"), "Missing argument 'RUN...'"),
         (("report", "run", "--shards", "x"), "No such option"),
@@ -276,7 +276,7 @@ def test_help_shows_the_options_of_training_and_names_the_report() -> None:
     text = invoke("--help").output
     assert text.startswith("Usage: bert-train [OPTIONS]\n")
     assert "--shards" in text
-    assert re.search(r"Commands:\s+report\s+Writes a page about a run, or several", text)
+    assert re.search(r"Commands:\s+follow .*\s+report\s+Writes a page about a run, or several", text)
     assert invoke("report", "--help").output.startswith("Usage: bert-train report [OPTIONS] RUN...")
 
 
