@@ -106,7 +106,7 @@ def test_without_extras_shards_are_read_and_what_is_missing_is_named(
     released, environment, shards, wiki_file, tmp_path
 ):
     plain = environment()
-    for command in ("bertdata", "bert-train"):
+    for command in ("bertdata", "bert-train", "bert-predict"):
         help_text = plain.run(command, "--help", cwd=tmp_path)
         assert help_text.returncode == 0
         assert help_text.stdout.startswith(f"Usage: {command}")
@@ -123,6 +123,7 @@ def test_without_extras_shards_are_read_and_what_is_missing_is_named(
         (["bertdata", "report", shards, "--out", "report.html"], "report"),
         (["bert-train", "--shards", shards], "train"),
         (["bert-train", "report", tmp_path, "--out", "report.html"], "report"),
+        (["bert-predict", tmp_path, "[MASK]"], "train"),
     ):
         found = plain.run(*command, cwd=tmp_path)
         assert found.returncode == 1

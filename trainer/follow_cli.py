@@ -50,8 +50,8 @@ def follow(model: Path, shards: Path, document: str, inputs: tuple[str, ...], sa
     missing = [name for name in ("jinja2", "sentencex") if importlib.util.find_spec(name) is None]
     if missing:
         raise TrainingError(f'bert-train follow needs {" and ".join(missing)}: pip install "bertdata[build,report]"')
-    if importlib.util.find_spec("torch") is None:
-        raise TrainingError('bert-train follow needs torch: pip install "bertdata[train]"')
+    if not all(map(importlib.util.find_spec, ("torch", "safetensors"))):
+        raise TrainingError('bert-train follow needs torch and safetensors: pip install "bertdata[train]"')
     from bertdata.data_set import open_data_set
     from trainer.follow_page import write_follow_page
 

@@ -30,7 +30,7 @@ from trainer.model import build_model
 from trainer.model_folder import find_export, find_tokenizer, read_export
 from trainer.predict import Limits, Predictor
 from trainer.questions import Splitter
-from trainer.run_facts import load_facts
+from trainer.run_facts import load_facts_of
 from trainer.task_model import TaskModel
 from trainer.tasks import LabelTask, SpanTask, TagTask, Task
 from trainer.weight_files import put_weights
@@ -123,7 +123,7 @@ def _max_tokens(num_positions: int, *, tokenizer: Path, asked: int | None) -> in
 
 
 def _open(place: Path, *, limits: Limits) -> _Opened:
-    facts = load_facts(place.parent if place.name == "hf" else place) or {}
+    facts = load_facts_of(place) or {}
     run = _load_unfinished(place, facts)
     if run is not None:
         _log.warning("the run in %s has not ended; asking its checkpoint of step %d", place, run["step"])

@@ -75,8 +75,17 @@ class Predictor:
         if failure is not None:
             raise failure
 
-    @torch.inference_mode()
     def _answer(self, asked: Sequence[Asked]) -> list[Answer]:
+        try:
+            return self._compute(asked)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                "the GPU has no room for the model's work; wait for what runs there, or set CUDA_VISIBLE_DEVICES to "
+                "nothing to ask on the CPU"
+            ) from error
+
+    @torch.inference_mode()
+    def _compute(self, asked: Sequence[Asked]) -> list[Answer]:
         samples = [sample for one in asked for sample in one.samples]
         self._warn_of_length(max((len(sample.token_ids) for sample in samples), default=0))
         said: list[Any] = [None] * len(samples)

@@ -93,6 +93,8 @@ def main(
         raise click.UsageError("TEXT_B comes after a TEXT; lines of stdin have theirs behind a tab")
     if not all(one.strip() for one in (text, text_b) if one is not None):
         raise click.UsageError("a text is empty")
+    if not all(map(_is_unicode, (text or "", text_b or ""))):
+        raise click.UsageError("a text is not UTF-8; convert it first, as with iconv")
     if not all(map(importlib.util.find_spec, ("torch", "safetensors"))):
         raise TrainingError('bert-predict needs torch and safetensors: pip install "bertdata[train]"')
     from trainer.open_model import open_model
@@ -111,6 +113,15 @@ def main(
     for questions in _iter_questions(cast(BufferedReader, sys.stdin.buffer)):
         for answer, question in zip(predictor.iter_answers(questions), questions, strict=False):
             _print(answer, as_json=as_json, question=question)
+
+
+def _is_unicode(text: str) -> bool:
+    """Returns whether an argument was UTF-8: Python hands other bytes on as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _print(answer: Answer, *, as_json: bool, question: Question | None = None) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from trainer.data import TrainingData
 
-__all__ = ["FILE_NAME", "count_parameters", "load_facts", "write_end", "write_start"]
+__all__ = ["FILE_NAME", "count_parameters", "load_facts", "load_facts_of", "write_end", "write_start"]
 
 FILE_NAME = "run.json"
 FORMAT_VERSION = 1
@@ -57,6 +57,12 @@ def load_facts(folder: Path) -> dict[str, Any] | None:
         return None
     is_known = isinstance(facts, dict) and facts.get("format_version") == FORMAT_VERSION
     return facts if is_known and isinstance(facts.get("starts"), list) else None
+
+
+def load_facts_of(place: Path) -> dict[str, Any] | None:
+    """Returns `load_facts` of the run that a folder is, or that the exported model in it is of."""
+    folder = place.resolve()
+    return load_facts(folder.parent if folder.name == "hf" else folder)
 
 
 def write_start(

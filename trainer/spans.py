@@ -2,12 +2,13 @@
 
     context      c0 c1 c2 c3 c4 c5 c6 c7 c8 c9
     windows      c0 c1 c2 c3 c4 c5                  question and window are read together
-                             c4 c5 c6 c7 c8 c9      by default they overlap by a quarter, 128 tokens at most
+                             c4 c5 c6 c7 c8 c9
     starts       0  0  0  0  0  1  1  1  1  1       the window whose spans may begin at a token
 
-A span counts in one window. Its score is that of its first token as a start and of its last as an end; its probability
-is the softmax of these scores over all spans of all windows that are not too long. So the probabilities of all answers
-sum up to 1, which those of starts and ends, multiplied, do not.
+A span counts in one window, and each that is not too long in one that holds all of it. Its score is that of its first
+token as a start and of its last as an end; its probability is the softmax of these scores over all spans of all windows
+that are not too long. So the probabilities of all answers sum up to 1, which those of starts and ends, multiplied, do
+not.
 
 Source: overlapping windows and a longest answer, as in the published BERT's run_squad.py.
 """
@@ -56,19 +57,23 @@ class Span:
     probability: float
 
 
-def make_windows(num_tokens: int, *, room: int, overlap: int) -> list[Window]:
+def make_windows(num_tokens: int, *, room: int, overlap: int, max_answer_tokens: int) -> list[Window]:
     """Returns windows that cover a context.
 
     Args:
         num_tokens: Tokens of the context.
         room: Tokens of a window at most.
         overlap: Tokens that a window has in common with the one before; fewer than `room`.
+        max_answer_tokens: Tokens of an answer at most. Where they are more than the overlap, there are answers that
+            lie in no window.
     """
     starts = [0]
     while starts[-1] + room < num_tokens:
         starts.append(starts[-1] + room - overlap)
-    # The first half of an overlap belongs to the window before: it shows more of what comes before and after.
-    firsts = [0, *(start + overlap // 2 for start in starts[1:]), num_tokens]
+    # What begins in the first half of an overlap is the window before's, which shows more of what comes before it; but
+    # only as far as the longest answer still ends there.
+    lead = max(0, min(overlap // 2, overlap - max_answer_tokens))
+    firsts = [0, *(start + lead for start in starts[1:]), num_tokens]
     return [
         Window(start=start, stop=min(start + room, num_tokens), first=first, end=end)
         for start, (first, end) in zip(starts, pairwise(firsts), strict=True)

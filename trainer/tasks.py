@@ -20,7 +20,7 @@ __all__ = ["Asked", "LabelTask", "SpanTask", "TagTask", "Task"]
 
 S = TypeVar("S")
 
-_MAX_OVERLAP = 128  # tokens that windows of a context have in common, as in the published run_squad.py
+_MAX_OVERLAP = 128  # tokens that windows of a context have in common, as in the published run_squad.py, if 128 do
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +66,7 @@ class Task(Generic[S]):
             texts = "the text has" if question.text_b is None else "the two texts have"
             raise question.error(
                 f"{texts} {number:,} tokens with the special ones, and the model reads at most {self.max_tokens:,}; "
-                "shorten it, or ask for each part by itself"
+                "shorten it, or give a larger --max-seq-length where the model has the positions"
             )
         return Asked(question=question, pieces=pieces, samples=[sample], windows=[])
 
@@ -168,7 +168,13 @@ class SpanTask(Task[Tensor]):
                 f"the question has {len(asking):,} tokens, and the model reads at most {self.max_tokens:,} with the "
                 "special ones and parts of the text; shorten the question"
             )
-        windows = make_windows(len(context), room=room, overlap=min(_MAX_OVERLAP, self.max_tokens // 4, room - 1))
+        overlap = max(min(_MAX_OVERLAP, self.max_tokens // 4), self._max_answer_tokens)
+        windows = make_windows(
+            len(context),
+            room=room,
+            overlap=min(overlap, room - 1),
+            max_answer_tokens=self._max_answer_tokens,
+        )
         samples = [self.splitter.sample(asking, context[window.start : window.stop]) for window in windows]
         return Asked(question=question, pieces=pieces, samples=samples, windows=windows)
 

@@ -60,7 +60,8 @@ def main(
     )
     if run(task, recipe=recipe, tokenizer=tokenizer):
         one, other = text or test[0][:2]
-        found = pipeline("text-classification", model=str(recipe.out))({"text": one, "text_pair": other})
+        ask = pipeline("text-classification", model=str(recipe.out))
+        found = ask({"text": one, "text_pair": other}, truncation=True, max_length=recipe.max_seq_length)
         click.echo(f"{one}\n{other}\n  {found['label']}  {found['score']:.1%}")
 
 

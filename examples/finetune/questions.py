@@ -14,12 +14,10 @@ import click
 import numpy as np
 import torch
 from recipe import Recipe, Scores, Task, load_tokenizer, recipe_options, run
-from squad import Question, Window, encode, iter_windows, read_squad
+from squad import MAX_ANSWER, Question, Window, encode, iter_windows, read_squad
 from torchmetrics.functional.text import squad as squad_scores
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
 from transformers.trainer_utils import PredictionOutput
-
-MAX_ANSWER = 30  # pieces, as in the published run_squad.py
 
 
 def best_answer(windows: list[Window], scores: Any, question: Question, *, may_lack: bool) -> tuple[str, float]:

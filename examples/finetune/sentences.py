@@ -57,7 +57,8 @@ def main(text_column: str, label_column: str, header: str | None, text: str | No
     )
     if run(task, recipe=recipe, tokenizer=tokenizer):
         text = text or test[0][0]
-        (found,) = pipeline("text-classification", model=str(recipe.out))(text)
+        ask = pipeline("text-classification", model=str(recipe.out))
+        (found,) = ask(text, truncation=True, max_length=recipe.max_seq_length)
         click.echo(f"{text}\n  {found['label']}  {found['score']:.1%}")
 
 

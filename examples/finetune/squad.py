@@ -11,7 +11,8 @@ from typing import Any
 import click
 from transformers import PreTrainedTokenizerBase
 
-MAX_OVERLAP = 128  # pieces, as in the published run_squad.py
+MAX_ANSWER = 30  # pieces, as in the published run_squad.py
+MAX_OVERLAP = 128  # of windows, in pieces; the same
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,12 +70,15 @@ def iter_windows(questions: list[Question], tokenizer: PreTrainedTokenizerBase, 
     Raises:
         click.ClickException: If a question leaves too little room for its text, or the text is empty.
     """
-    overlap = min(MAX_OVERLAP, length // 4)
     for number, question in enumerate(questions):
-        if len(tokenizer(question.text)["input_ids"]) > length // 2:
+        asked = len(tokenizer(question.text)["input_ids"])
+        if asked > length // 2:
             raise click.ClickException(f"question {question.id} fills more than half of --max-seq-length {length}")
         if not question.context.strip():
             raise click.ClickException(f"question {question.id} has an empty text")
+        overlap = min(max(min(MAX_OVERLAP, length // 4), MAX_ANSWER), length - asked - 2)  # less than what fits
+        # What begins in the first half of an overlap counts in the window before, if all answers still end there.
+        lead = max(0, min(overlap // 2, overlap - MAX_ANSWER))
         rows = tokenizer(
             question.text,
             question.context,
@@ -90,9 +94,9 @@ def iter_windows(questions: list[Question], tokenizer: PreTrainedTokenizerBase, 
             is_text = [part == 1 for part in rows.sequence_ids(row)]
             first, stop = is_text.index(True), len(is_text) - 1  # [SEP] stands at the end
             if row > 0:
-                first += overlap // 2
+                first += lead
             if row + 1 < count:
-                stop -= overlap - overlap // 2
+                stop -= overlap - lead
             yield Window(
                 question=number,
                 inputs={name: rows[name][row] for name in names},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,14 +25,18 @@ def read_table(path: Path, *, columns: Sequence[str], header: str | None = None)
         click.ClickException: If a column is missing, or a row has too few or too many fields.
     """
     dialect = {} if path.suffix == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    with path.open(encoding="utf-8-sig", newline="") as file:  # MRPC's files begin with a byte order mark
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # MRPC's files begin with a byte order mark
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"{path} is not UTF-8 ({error}); convert it first, as with iconv") from error
+    with io.StringIO(text, newline="") as file:
         reader = csv.reader(file, **dialect)
         names = next(reader, []) if header is None else header.split(",")
         if missing := [column for column in columns if column not in names]:
             raise click.ClickException(f"{path} has no column {missing[0]!r}; there are: {', '.join(names)}")
         places = [names.index(column) for column in columns]
         rows = []
-        for fields in reader:
+        for fields in filter(None, reader):  # an empty line is no row
             if len(fields) != len(names):
                 raise click.ClickException(
                     f"{path}, line {reader.line_num}: {len(fields)} fields under {len(names)} columns"

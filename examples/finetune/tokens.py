@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 from recipe import Recipe, Scores, Task, load_tokenizer, recipe_options, run
-from seqeval.metrics import f1_score, precision_score, recall_score
+from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, pipeline
 from transformers.trainer_utils import PredictionOutput
 
@@ -25,7 +25,11 @@ Sentence = list[tuple[str, str]]  # words and their tags
 def read_conll(path: Path, *, tag_column: int = -1) -> list[Sentence]:
     """Returns the sentences of a file with a word, its tag and perhaps other columns per line, separated by spaces."""
     sentences: list[Sentence] = [[]]
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"{path} is not UTF-8 ({error}); convert it first, as with iconv") from error
+    for number, line in enumerate(lines, start=1):
         fields = line.split()
         if not fields or fields[0] == "-DOCSTART-":
             sentences.append([])
@@ -62,11 +66,16 @@ def main(tag_column: int, text: str | None, **options: Any) -> None:
         return rows
 
     def score(output: PredictionOutput) -> Scores:
-        """Returns what CoNLL-2003 is measured by: a name counts if its tag, its beginning and its end are right."""
+        """Returns what CoNLL-2003 is measured by: a name counts if its tag, its beginning and its end are right.
+
+        Tags that are not of B-, I- and O, such as parts of speech, are measured by the share of words that are right.
+        """
         scored = output.label_ids != NO_LOSS
         true = [[tags[number] for number in row[mask]] for row, mask in zip(output.label_ids, scored, strict=True)]
         found = output.predictions.argmax(-1)
         predicted = [[tags[number] for number in row[mask]] for row, mask in zip(found, scored, strict=True)]
+        if not all(tag == "O" or tag.startswith(("B-", "I-")) for tag in tags):
+            return {"accuracy": float(accuracy_score(true, predicted))}
         metrics = {"precision": precision_score, "recall": recall_score, "F1": f1_score}
         return {name: float(metric(true, predicted)) for name, metric in metrics.items()}
 

@@ -128,11 +128,11 @@ def verdict(differences: Sequence[float], *, arms: tuple[str, str]) -> tuple[flo
         return None, None, "one seed: the spread is not known, and nothing follows"
     spread = statistics.stdev(differences)
     half_width = _T_QUANTILES[number - 1] * spread / math.sqrt(number)
+    if abs(mean) > half_width:
+        return spread, half_width, f"{arms[mean > 0]} has the lower loss, beyond the spread of the seeds"
     if abs(mean) <= spread:
         return spread, half_width, "smaller than the spread of the seeds: no difference was found"
-    if abs(mean) <= half_width:
-        return spread, half_width, f"larger than the spread, but {number} seeds do not settle it"
-    return spread, half_width, f"{arms[mean > 0]} has the lower loss, beyond the spread of the seeds"
+    return spread, half_width, f"larger than the spread, but {number} seeds do not settle it"
 
 
 def compare(runs: dict[str, dict[str, Run]]) -> list[Comparison]:

@@ -106,6 +106,18 @@ def test_table_says_what_is_wrong(scripts, tmp_path, text, message):
         scripts["tables"].read_table(write(tmp_path / "a.tsv", text), columns=["sentence", "label"])
 
 
+def test_table_passes_over_empty_lines_and_wants_utf_8(scripts, tmp_path):
+    read_table, columns = scripts["tables"].read_table, ["sentence", "label"]
+    path = write(tmp_path / "a.csv", "sentence,label\nA.,1\n\nB.,0\n\n")
+    assert read_table(path, columns=columns) == [("A.", "1"), ("B.", "0")]
+    path = write(tmp_path / "b.tsv", "sentence\tlabel\nCafé.\t1\n", encoding="latin-1")
+    with pytest.raises(ClickException, match=r"b\.tsv is not UTF-8"):
+        read_table(path, columns=columns)
+    path = write(tmp_path / "c.txt", "Café O\n", encoding="latin-1")
+    with pytest.raises(ClickException, match=r"c\.txt is not UTF-8"):
+        scripts["tokens"].read_conll(path)
+
+
 def test_labels_have_numbers_in_their_order(scripts):
     number_labels = scripts["tables"].number_labels
     assert number_labels([("a", "1"), ("b", "0")], [("c", "1")]) == {"0": 0, "1": 1}
@@ -306,6 +318,17 @@ def test_learning_rate_rises_over_a_tenth_of_the_steps_and_falls_to_nothing(scri
     monkeypatch.setattr(recipe, "Trainer", Watching)
     run("sentences", tmp_path, "--epochs", "4", "--batch-size", "8", "--learning-rate", "1e-4")
     assert seen == pytest.approx([*(1e-4 * np.arange(2) / 2), *(1e-4 * np.arange(18, 0, -1) / 18)])
+
+
+@pytest.mark.parametrize(("name", "texts"), [("sentences", ["rye " * 600]), ("pairs", ["rye " * 300] * 2)])
+def test_long_texts_are_cut_at_the_end_as_in_training(run, tmp_path, name, texts):
+    assert re.search(r"\d\.\d%$", run(name, tmp_path, "--text", *texts))
+
+
+def test_parts_of_speech_are_measured_by_word(run, tmp_path):
+    path = write(tmp_path / "tags.txt", "The DT\nrye NN\n. .\n\nSee VB\nit PRP\n" * 8)
+    printed = run("tokens", tmp_path / "out", "--train", path, "--test", path)
+    assert re.search(r"tags\.txt: accuracy \d+\.\d%\n", printed)
 
 
 ASKED = {

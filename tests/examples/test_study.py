@@ -21,6 +21,7 @@ from trainer.cli import main as train_command
 
 STUDY = Path(__file__).parents[2] / "examples" / "study"
 NAMES = ("analyse", "figures", "held_out", "run", "text")
+EIGHT = (1.6, -0.3, 0.9, 0.3, 1.5, -0.2, 0.5, 0.9)  # their mean is less than their spread, and settled by their number
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -84,6 +85,7 @@ def made_results(*, static, none):
         ((-0.50, -0.52, -0.48), "static has the lower loss, beyond the spread", "static"),
         ((0.1, -0.2, 0.15), "smaller than the spread of the seeds: no difference was found", None),
         ((0.1, 0.3, 0.5), "larger than the spread, but 3 seeds do not settle it", None),
+        (EIGHT, "dynamic has the lower loss, beyond the spread", "dynamic"),
         ((0.7,), "one seed: the spread is not known", None),
     ],
 )

@@ -207,7 +207,14 @@ def test_a_reader_that_goes_away_is_no_traceback(folder: Path) -> None:
 
 
 def test_usage_errors_exit_with_2(folder: Path) -> None:
-    for arguments in ((), (folder, "-", "b"), (folder, ""), (folder, "a", " "), (folder, "a", "--top-k", 0)):
+    for arguments in (
+        (),
+        (folder, "-", "b"),
+        (folder, ""),
+        (folder, "a", " "),
+        (folder, "a", "--top-k", 0),
+        (folder, "\udce9 [MASK]"),
+    ):
         result = invoke(*arguments)
         assert result.exit_code == 2, arguments
         assert result.stdout == ""

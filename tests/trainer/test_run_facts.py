@@ -11,7 +11,7 @@ from trainer.config import MODEL_SIZES, ModelOptions, TrainOptions
 from trainer.data import TrainingData
 from trainer.distributed import World
 from trainer.model import BertForPreTraining
-from trainer.run_facts import FILE_NAME, count_parameters, load_facts, write_end, write_start
+from trainer.run_facts import FILE_NAME, count_parameters, load_facts, load_facts_of, write_end, write_start
 from trainer.train import train
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
@@ -33,7 +33,9 @@ def test_parameters_are_those_of_the_model(size: str) -> None:
     assert count_parameters(options) == sum(parameter.numel() for parameter in model.parameters()) - padding
 
 
-def test_each_start_of_a_run_is_written_with_its_end(data_set: DataSet, tmp_path: Path) -> None:
+def test_each_start_of_a_run_is_written_with_its_end(
+    data_set: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = TrainingData(data_sets=(data_set,))
     train(data, options_for(tmp_path), world=ALONE, origins={"batch_size": "given"})
     facts = load_facts(tmp_path)
@@ -49,6 +51,8 @@ def test_each_start_of_a_run_is_written_with_its_end(data_set: DataSet, tmp_path
     (start,) = facts["starts"]
     assert (start["step"], start["num_processes"], start["versions"]["torch"]) == (0, 1, torch.__version__)
     assert start["end"].items() >= {"step": 2, "is_finished": True}.items()
+    monkeypatch.chdir(tmp_path / "hf")
+    assert load_facts_of(tmp_path) == load_facts_of(tmp_path / "hf") == load_facts_of(Path()) == facts
 
     checkpoint = load_latest(tmp_path / "checkpoints")
     train(data, options_for(tmp_path, max_steps=3), world=ALONE, checkpoint=checkpoint)
