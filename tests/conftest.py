@@ -19,6 +19,7 @@ from bertdata.wordpiece import new_bert_tokenizer
 from tests.corpus import WORDS, article, iter_texts
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of several test processes wait for each other, spinning
 hypothesis.settings.register_profile("untimed", deadline=None)  # how fast things are is not a test's business
 hypothesis.settings.load_profile("untimed")
 os.environ.pop("COLUMNS", None)  # set where tests run in several processes; output in a pipe has no width
