@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.corpus import WORDS, article, iter_texts
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of several test processes wait for each other, spinning
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in its background
 hypothesis.settings.register_profile("untimed", deadline=None)  # how fast things are is not a test's business
 hypothesis.settings.load_profile("untimed")
 os.environ.pop("COLUMNS", None)  # set where tests run in several processes; output in a pipe has no width
