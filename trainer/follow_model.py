@@ -11,7 +11,7 @@ from trainer.config import ModelOptions
 from trainer.initial import Initial, initial_model_options, load_initial
 from trainer.model import BertForPreTraining, build_model
 from trainer.phases import find_run
-from trainer.run_facts import load_facts_of
+from trainer.run_facts import learns_next_sentences, load_facts_of
 from trainer.weight_files import put_weights
 
 __all__ = ["LoadedModel", "load_model"]
@@ -54,16 +54,11 @@ def load_model(place: Path, *, data_set: DataSet) -> LoadedModel:
     new = {name.split(".")[1] for name in initial.new}
     if "predictions" in new:
         raise TrainingError(f"{place} has no head for masked words, so it has nothing to say here; train it first")
-    facts = load_facts_of(place) or {}  # an export has the weights of a head that was not trained, too
-    is_learned = not new and facts.get("options", {}).get("next_sentence", True)
-    warnings = (
-        ["The model has not learned to predict next sentences, so that part is left out."]
-        if has_labels and not is_learned
-        else []
-    )
+    is_learned = not new and learns_next_sentences(load_facts_of(place) or {})
+    warnings = (_NO_NEXT_SENTENCE,) if has_labels and not is_learned else ()
     model = build_model(options, next_sentence=has_labels and is_learned).eval()
     put_weights(model, initial.weights)
-    return LoadedModel(model=model, step=initial.step, warnings=tuple(warnings))
+    return LoadedModel(model=model, step=initial.step, warnings=warnings)
 
 
 def _load_weights(place: Path, *, data_set: DataSet, next_sentence: bool) -> tuple[ModelOptions, Initial]:

@@ -20,14 +20,13 @@ from torch import Tensor
 from bertdata.data_set import DataSet
 from bertdata.errors import TrainingError
 from trainer.config import ModelOptions, Precision, load_model_options
-from trainer.model_folder import NEW_PARTS, find_export, find_tokenizer, read_export, some
+from trainer.model_folder import NEW_PARTS, NEXT_SENTENCE, find_export, find_tokenizer, read_export, some
 from trainer.vocabulary import check_vocabulary
 from trainer.weight_files import WORDS
 
 __all__ = ["Initial", "initial_model_options", "load_initial"]
 
 _OPTION = "--init"
-_NEXT_SENTENCE = ("bert.pooler.", "cls.seq_relationship.")
 _OF_WORDS = (WORDS, "cls.predictions.bias")
 _FREE = ("vocab_size", "hidden_dropout_prob", "initializer_range")
 
@@ -153,7 +152,7 @@ def _from_run(place: Path, run: dict[str, Any], *, next_sentence: bool) -> Initi
     before, weights = run["options"], run["model"]
     # A head that was never trained is no better than a new one.
     is_untrained = next_sentence and not before["next_sentence"]
-    new = tuple(name for name in weights if is_untrained and name.startswith(_NEXT_SENTENCE))
+    new = tuple(name for name in weights if is_untrained and name.startswith(NEXT_SENTENCE))
     return Initial(
         place=place,
         options=ModelOptions(**before["model"]),

@@ -14,7 +14,7 @@ from trainer.config import ModelOptions, load_model_options
 from trainer.model import BertForPreTraining
 from trainer.weight_files import WORDS, load_weights, rename_weights
 
-__all__ = ["NEW_PARTS", "StoredModel", "find_export", "find_tokenizer", "read_export", "some"]
+__all__ = ["NEW_PARTS", "NEXT_SENTENCE", "StoredModel", "find_export", "find_tokenizer", "read_export", "some"]
 
 NEW_PARTS = {
     "bert.pooler.": "pooler",
@@ -22,6 +22,9 @@ NEW_PARTS = {
     "cls.predictions.": "masked-word head",
 }
 """What may be missing of a BERT, by the beginning of its names."""
+
+NEXT_SENTENCE = ("bert.pooler.", "cls.seq_relationship.")
+"""What of it serves next sentences."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

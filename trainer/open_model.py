@@ -27,10 +27,10 @@ from bertdata.wordpiece import Vocabulary, load_tokenizer, tokenizer_files
 from trainer.checkpoint import load_latest
 from trainer.config import ModelOptions
 from trainer.model import build_model
-from trainer.model_folder import find_export, find_tokenizer, read_export
+from trainer.model_folder import NEXT_SENTENCE, find_export, find_tokenizer, read_export
 from trainer.predict import Limits, Predictor
 from trainer.questions import Splitter
-from trainer.run_facts import load_facts_of
+from trainer.run_facts import learns_next_sentences, load_facts_of
 from trainer.task_model import TaskModel
 from trainer.tasks import LabelTask, SpanTask, TagTask, Task
 from trainer.weight_files import put_weights
@@ -46,7 +46,6 @@ _HEADS = {  # name of the head's layer, whether it scores tokens
     "BertForQuestionAnswering": ("qa_outputs", True),
 }
 _NO_POOLER = {"bert.pooler.": "pooler"}
-_NEXT_SENTENCE = ("bert.pooler.", "cls.seq_relationship.")
 
 _log = logging.getLogger(__name__)
 
@@ -178,9 +177,8 @@ def _find_tokenizer_of_run(place: Path, facts: dict[str, Any], *, sha256: str) -
 def _open_pre_trained(folder: Path, *, facts: dict[str, Any], limits: Limits) -> _Opened:
     stored = read_export(folder, option=_OPTION)
     has_words = not any(name.startswith("cls.predictions.") for name in stored.new)
-    # A head that was never trained says nothing; only the run tells.
-    is_trained = facts.get("options", {}).get("next_sentence", True)
-    has_next = is_trained and not any(name.startswith(_NEXT_SENTENCE) for name in stored.new)
+    is_new = any(name.startswith(NEXT_SENTENCE) for name in stored.new)
+    has_next = learns_next_sentences(facts) and not is_new  # a head that was never trained says nothing
     labels = _labels_of(facts) if has_next else None
     if not has_words and labels is None:
         raise TrainingError(

@@ -31,7 +31,15 @@ if TYPE_CHECKING:
 
     from trainer.data import TrainingData
 
-__all__ = ["FILE_NAME", "count_parameters", "load_facts", "load_facts_of", "write_end", "write_start"]
+__all__ = [
+    "FILE_NAME",
+    "count_parameters",
+    "learns_next_sentences",
+    "load_facts",
+    "load_facts_of",
+    "write_end",
+    "write_start",
+]
 
 FILE_NAME = "run.json"
 FORMAT_VERSION = 1
@@ -63,6 +71,15 @@ def load_facts_of(place: Path) -> dict[str, Any] | None:
     """Returns `load_facts` of the run that a folder is, or that the exported model in it is of."""
     folder = place.resolve()
     return load_facts(folder.parent if folder.name == "hf" else folder)
+
+
+def learns_next_sentences(facts: dict[str, Any]) -> bool:
+    """Returns whether a run trains its next-sentence head, which an export has in any case; True where no run is known.
+
+    Args:
+        facts: From `load_facts_of`, or empty.
+    """
+    return bool(facts.get("options", {}).get("next_sentence", True))
 
 
 def write_start(

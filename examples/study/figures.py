@@ -75,26 +75,25 @@ def _losses(runs: Any, kind: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _masks(results: dict[str, Any], _: Sequence[Any]) -> Figure:
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
     titles = {
         "train": "training (nats per word)",
         "seen": "same text, pairs and masks never shown",
         "pairs": "held-out documents",
     }
-    panels = figure.subplots(1, len(titles), sharey=True)
-    for axes, (kind, title) in zip(panels, titles.items(), strict=True):
-        _plot(axes, results, ("static", "dynamic"), kind, over="epochs")
-        axes.set_title(title)
-    panels[0].legend()
-    return figure
+    return _panels(results, titles, arms=("static", "dynamic"), over="epochs")
 
 
 def _next_sentences(results: dict[str, Any], _: Sequence[Any]) -> Figure:
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
     titles = {"pairs": "held-out pairs (nats per word)", "singles": "held-out single segments"}
+    return _panels(results, titles, arms=("none", "dynamic"), over="tokens")
+
+
+def _panels(results: dict[str, Any], titles: dict[str, str], *, arms: tuple[str, str], over: str) -> Figure:
+    """Returns the curves of two arms, each kind of loss beside the other."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
     panels = figure.subplots(1, len(titles), sharey=True)
     for axes, (kind, title) in zip(panels, titles.items(), strict=True):
-        _plot(axes, results, ("none", "dynamic"), kind, over="tokens")
+        _plot(axes, results, arms, kind, over=over)
         axes.set_title(title)
     panels[0].legend()
     return figure
