@@ -118,7 +118,8 @@ def test_file_list_of_the_readme_is_that_of_the_project():
 
 def _write_dump(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(article(f"Title {number}", text) for number, text in enumerate(iter_texts(150)))
+    titles = ["Albedo", *(f"Title {number}" for number in range(1, 150))]
+    text = "".join(article(title, text) for title, text in zip(titles, iter_texts(150), strict=True))
     path.write_text(f'<mediawiki version="0.11" xml:lang="en">\n{text}</mediawiki>\n')
 
 
