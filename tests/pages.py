@@ -84,6 +84,20 @@ def iter_commands(page: Path) -> Iterator[list[str]]:
                 yield ["bert-train", *shlex.split(line.split(" -m trainer ")[1])]
 
 
+def iter_scripts(page: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yields each script of the project's that a page's blocks run, and its words."""
+    for block in blocks_of(page):
+        for line in block.lines if block.language in ("", "console", "sh") else ():
+            if match := re.match(r"python (examples/\S+\.py)(.*)", line):
+                yield ROOT / match[1], shlex.split(match[2], comments=True)
+
+
+def options_of_script(script: Path) -> set[str]:
+    """Returns the options that a script and the modules beside it have."""
+    sources = [path.read_text() for path in script.parent.glob("*.py")]
+    return {"--help", *(option for text in sources for option in re.findall(r'"(--[a-z][\w-]*)"', text))}
+
+
 def check_command(words: list[str]) -> None:
     """Raises what click raises, where a command line is not one that its program takes."""
     program = commands()[words[0]]
@@ -108,9 +122,7 @@ def known_options() -> set[str]:
     for program in programs:
         for parameter in program.params:
             names |= {*parameter.opts, *parameter.secondary_opts}
-    for script in (ROOT / "examples").glob("*/*.py"):
-        names |= set(re.findall(r'"(--[a-z][\w-]*)"', script.read_text()))
-    return names
+    return names.union(*(options_of_script(script) for script in (ROOT / "examples").glob("*/*.py")))
 
 
 def iter_code(page: Path) -> Iterator[str]:

@@ -80,6 +80,14 @@ def test_commands_are_ones_that_the_programs_take(name, monkeypatch, tmp_path):
 
 
 @page_by_name
+def test_scripts_that_are_run_are_there_and_have_the_options(name):
+    for script, words in pages.iter_scripts(ROOT / name):
+        assert script.exists(), script
+        unknown = {word for word in words if word.startswith("--")} - pages.options_of_script(script)
+        assert not unknown, f"{script.name} has no {unknown}"
+
+
+@page_by_name
 def test_options_that_are_named_are_there(name):
     if name == "CHANGELOG.md":
         pytest.skip("it also tells of options that are gone")
