@@ -100,7 +100,7 @@ def took_rows(took: Took) -> list[tuple[str, str]]:
     def done(this_run: int, found: int) -> str:
         return f"{this_run:,} in this run" + (f", {found:,} found done" if found else "")
 
-    speed = f", {took.read_bytes / took.seconds / 1e6:,.1f} MB of input per second" if took.read_bytes else ""
+    speed = f", {format_bytes(took.read_bytes / took.seconds)} of input per second" if took.read_bytes else ""
     worker = f"{took.worker_memory / 2**20:,.0f} MiB of a worker, " if took.worker_memory else ""
     return [
         ("time", f"{format_seconds(took.seconds)}{speed}"),
