@@ -10,8 +10,11 @@ READY := $(VENV)/ready
 setup: $(READY)
 
 # torch first: its pinned version has a build without CUDA on machines that offer one. Nothing is compiled beforehand:
-# most modules of these packages are never imported, and Python compiles the others when they are.
+# most modules of these packages are never imported, and Python compiles the others once, when they are. That it keeps
+# what it has compiled must not be turned off, as images of containers do: torch and transformers take seconds each time.
+unexport PYTHONDONTWRITEBYTECODE
 $(READY): pyproject.toml constraints.txt
+	@echo "installing torch, Apache Beam, transformers and the rest into $(VENV): some minutes, about 1.8 GB"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable ".[dev]"

@@ -31,11 +31,19 @@ HERE = Path(__file__).parent
 
 
 def run(*command: str | Path) -> None:
-    """Runs a command of the project's and shows it."""
+    """Runs a command and shows it; after ^C, which that command hears too, waits until it has saved."""
     words = [str(word) for word in command]
     print(f"\n$ {shlex.join(words)}", flush=True)
-    program = [str(Path(sys.executable).parent / words[0]), *words[1:]]
-    if subprocess.run(program).returncode:
+    is_stopped = False
+    with subprocess.Popen([str(Path(sys.executable).parent / words[0]), *words[1:]]) as process:
+        while process.poll() is None:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                is_stopped = True
+    if is_stopped:
+        sys.exit(f"quickstart: {words[0]} was stopped; run the same again, and it goes on from there")
+    if process.returncode:
         sys.exit(f"quickstart: {words[0]} failed; see above")
 
 

@@ -110,12 +110,22 @@ SCALES = {
 
 
 def run(*command: object) -> None:
-    """Runs a command of the project's and shows it."""
+    """Runs a command and shows it; after ^C, which that command hears too, waits until it has saved."""
     words = [str(word) for word in command]
     print(f"\n$ {shlex.join(words)}", flush=True)
-    code = subprocess.run([str(Path(sys.executable).parent / words[0]), *words[1:]]).returncode
-    if code:
-        raise click.ClickException(f"{words[0]} ended with {code}; see above. The same command goes on from there.")
+    is_stopped = False
+    with subprocess.Popen([str(Path(sys.executable).parent / words[0]), *words[1:]]) as process:
+        while process.poll() is None:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                is_stopped = True
+    if is_stopped:
+        raise click.ClickException(f"{words[0]} was stopped; the same command goes on from there")
+    if process.returncode:
+        raise click.ClickException(
+            f"{words[0]} ended with {process.returncode}; see above. The same command goes on from there."
+        )
 
 
 def build(out: Path, name: str, *, corpus: str, scale: Scale, options: tuple[str, ...], seed: int = 0) -> None:
