@@ -121,7 +121,7 @@ def _file_problems(data_set: DataSet) -> Iterator[Problem]:
         try:
             found = file_sha256(path)
         except OSError as error:
-            yield Problem(message=f"{name} cannot be read ({error.strerror}); copy it again")
+            yield Problem(message=f"{name} cannot be read ({error.strerror or error}); copy it again")
         else:
             if found != sha256:
                 yield Problem(message=f"{name} has SHA-256 {found}, not {sha256}; it is damaged, or of another build")

@@ -101,6 +101,14 @@ def test_damaged_small_files_are_found(folder, name):
     assert any(f"{name}" in problem and "cannot be read" in problem for problem in problems_of(folder, quick=True))
 
 
+def test_a_folder_in_place_of_a_file_is_found_with_the_reason(folder):
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer_config.json").mkdir()
+    assert problems_of(folder, quick=True) == [
+        "tokenizer_config.json cannot be read (it is no plain file); copy it again"
+    ]
+
+
 def test_another_tokenizer_is_found(folder):
     path = folder / "tokenizer.json"
     path.write_text(path.read_text() + " ")
