@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertdata.errors import OutputError
-from bertdata.eviction import Entry, entries_in, in_order_of_eviction, remove_if_unlocked
-from bertdata.file_locks import LockedFile
+from bertdata.eviction import Entry, entries_in, in_order_of_eviction
+from bertdata.file_locks import LockedFile, remove_if_unlocked
 
 __all__ = ["CacheFolder", "NoPart", "PartFile"]
 

@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertdata.file_locks import LockedFile
+from bertdata.file_locks import remove_if_unlocked
 
-__all__ = ["Entry", "entries_in", "in_order_of_eviction", "remove_if_unlocked"]
+__all__ = ["Entry", "entries_in", "in_order_of_eviction"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,15 +65,3 @@ def in_order_of_eviction(entries: list[Entry], *, kept: set[Path], is_ahead: boo
     parts = [entry for entry in entries if entry.path.suffix == ".part" and entry.is_awaited]
     awaited = [entry for entry in shards if entry.is_awaited or entry.path in kept]
     return [*used, *(entry for some in (parts, awaited) for entry in sorted(some, key=lambda entry: -entry.used))]
-
-
-def remove_if_unlocked(path: Path) -> bool:
-    """Removes a file that nobody uses, and returns whether it is gone."""
-    try:
-        with LockedFile(path, os.O_RDWR) as file:
-            if file.try_lock(exclusive=True):
-                path.unlink()
-                return True
-    except FileNotFoundError:
-        return True
-    return False

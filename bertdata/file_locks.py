@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["LockedFile"]
+__all__ = ["LockedFile", "remove_if_unlocked"]
 
 _opening = threading.Lock()  # held while files are opened and closed, and over a fork
 _descriptors: set[int] = set()
@@ -75,3 +75,15 @@ class LockedFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def remove_if_unlocked(path: Path) -> bool:
+    """Removes a file that nobody uses, and returns whether it is gone."""
+    try:
+        with LockedFile(path, os.O_RDWR) as file:
+            if file.try_lock(exclusive=True):
+                path.unlink(missing_ok=True)
+                return True
+    except FileNotFoundError:
+        return True
+    return False

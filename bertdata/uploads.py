@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bertdata.errors import OutputError
-from bertdata.file_locks import LockedFile
+from bertdata.file_locks import LockedFile, remove_if_unlocked
 
 __all__ = ["LAUNCHER_VARIABLE", "local_folder_of", "open_upload", "sweep_uploads"]
 
@@ -67,9 +67,4 @@ def open_upload() -> Iterator[tuple[BinaryIO, Path]]:
 def sweep_uploads() -> None:
     """Removes the files that killed processes left."""
     for path in (_own_folder() / "uploads").glob("*"):
-        try:
-            with LockedFile(path, os.O_RDWR) as file:
-                if file.try_lock(exclusive=True):
-                    path.unlink(missing_ok=True)
-        except FileNotFoundError:
-            continue
+        remove_if_unlocked(path)

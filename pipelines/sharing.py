@@ -18,14 +18,12 @@ barrier.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import itertools
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from bertdata.file_locks import LockedFile
 from bertdata.planning import ShardTask
 from bertdata.work import Work
 
@@ -60,8 +58,8 @@ class SharedTasks(Generic[Task]):
         for task in itertools.chain(left, [permit]):
             key = task_key(task)
             if key not in self._done:
-                with _claimed(self._folder / key) as is_mine:
-                    if is_mine:
+                with LockedFile(self._folder / key) as claim:
+                    if claim.try_lock(exclusive=True):
                         yield task
                         self._done.add(key)
         self._left = iter(())
@@ -70,21 +68,6 @@ class SharedTasks(Generic[Task]):
 def task_key(task: object) -> str:
     """Returns what a task is called: a shard's file name and length, or a portion's number."""
     return f"{task.max_seq_length}-{task.name}" if isinstance(task, ShardTask) else str(task)
-
-
-@contextlib.contextmanager
-def _claimed(path: Path) -> Iterator[bool]:
-    """Holds a file locked, and says whether nobody else does."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
 
 
 def portions_by_size(work: Work) -> list[int]:
