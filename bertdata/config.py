@@ -26,6 +26,7 @@ __all__ = [
     "ReadOptions",
     "ShardOptions",
     "TokenizerOptions",
+    "is_hook",
 ]
 
 NextSentence = Literal["balanced", "google", "sop", "none"]
@@ -39,6 +40,11 @@ MIB = 1 << 20
 
 DEFAULT_MIRROR = "https://dumps.wikimedia.org"
 LATEST = "latest"  # the newest dump that is complete
+
+
+def is_hook(name: str) -> bool:
+    """Returns whether MODULE:FUNCTION is meant, a function of the user's own, not a format of ours."""
+    return ":" in name
 
 
 def _check(condition: bool, message: str) -> None:
@@ -101,6 +107,12 @@ class ReadOptions:
         _check_at_least("--min-document-chars", self.min_document_chars, 1)
         _check_at_least("--max-document-bytes", self.max_document_bytes, 1)
         _check_at_least("--max-rejects", self.max_rejects, 0)
+
+    @property
+    def hooks(self) -> dict[str, str]:
+        """The functions of the user's own, MODULE:FUNCTION by the option that names each."""
+        named = {"--format": self.format, "--filter": self.filter}
+        return {option: name for option, name in named.items() if name is not None and is_hook(name)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

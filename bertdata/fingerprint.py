@@ -38,8 +38,7 @@ def fingerprint_of(options: BuildOptions, *, inputs: Sequence[InputFile]) -> str
     for name in ("max_rejects", "skip_bad_splits"):  # they decide whether a build ends, not what it writes
         del values["read"][name]
     facts: dict[str, Any] = {"options": values, "versions": library_versions(), "inputs": inputs}
-    hooks = [("--format", options.read.format), ("--filter", options.read.filter)]
-    facts["hooks"] = [hash_of_hook(name, option=option) for option, name in hooks if name is not None and ":" in name]
+    facts["hooks"] = [hash_of_hook(name, option=option) for option, name in options.read.hooks.items()]
     if options.tokenizer.path is not None:
         files = tokenizer_files(options.tokenizer.path)
         facts["tokenizer"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bertdata.config import FORMATS
+from bertdata.config import FORMATS, is_hook
 from bertdata.workers import num_cores
 
 __all__ = ["Format", "Lengths", "NearestChoice", "Size", "Workers", "repeat_option"]
@@ -54,7 +54,7 @@ class Format(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Returns the name."""
         name = str(value)
-        if name not in FORMATS and ":" not in name:
+        if name not in FORMATS and not is_hook(name):
             nearest = difflib.get_close_matches(name, FORMATS, n=1)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             self.fail(f"{name!r} is not one of {', '.join(FORMATS)}, nor MODULE:FUNCTION{hint}", param, ctx)

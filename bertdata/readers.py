@@ -83,13 +83,13 @@ def iter_records(split: Split, *, intake: Intake) -> Iterator[Record]:
     Raises:
         InputError: The file is damaged or cut off.
     """
-    return (_iter_custom if ":" in split.format else _ITER_RECORDS[split.format])(split, intake)
+    return (_iter_custom if split.is_custom else _ITER_RECORDS[split.format])(split, intake)
 
 
 def read_record(record: Record, split: Split, *, intake: Intake) -> Iterator[Document]:
     """Yields the document of a record of a split, unless `intake` books it elsewhere."""
     intake.counts["records"] += 1
-    yield from (_read_custom if ":" in split.format else _READ_RECORD[split.format])(record, split, intake)
+    yield from (_read_custom if split.is_custom else _READ_RECORD[split.format])(record, split, intake)
 
 
 def _iter_mediawiki(split: Split, intake: Intake) -> Iterator[Record]:

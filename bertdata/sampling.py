@@ -104,7 +104,7 @@ def sample_places(
 
 
 def _is_whole_document(split: Split, options: ReadOptions) -> bool:
-    return ":" in split.format or (split.format == "text" and options.document_per == "file")
+    return split.is_custom or (split.format == "text" and options.document_per == "file")
 
 
 def _is_cuttable(split: Split, options: ReadOptions) -> bool:

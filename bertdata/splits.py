@@ -18,7 +18,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bertdata.config import MIB, ReadOptions
+from bertdata.config import MIB, ReadOptions, is_hook
 from bertdata.decompress import BZ2_START_BYTES, find_bz2_stream
 from bertdata.detect import check_compression, detect_format, iter_heads
 from bertdata.dump_header import Header, read_header
@@ -70,6 +70,11 @@ class Split:
         return f"{file_name(self.path)}[{self.start:,}-{self.stop:,}]"
 
     @property
+    def is_custom(self) -> bool:
+        """Whether a reader of the user's own reads it."""
+        return is_hook(self.format)
+
+    @property
     def is_whole(self) -> bool:
         """Whether it is all of its file."""
         return self.start == 0 and self.stop == self.file_bytes
@@ -107,10 +112,10 @@ def plan_files(files: Sequence[InputFile], *, options: ReadOptions, split_bytes:
     for path, size, _ in files:
         if size == 0:
             _LOG.warning("%s is empty", path)
-        elif ":" in options.format and is_uri(path):
+        elif is_hook(options.format) and is_uri(path):
             raise ConfigError(f"--format {options.format} reads local files only; copy {path} to one first")
     filled = [file for file in files if file.num_bytes]
-    heads = iter_heads(filled) if ":" not in options.format else itertools.repeat(("none", b""))
+    heads = itertools.repeat(("none", b"")) if is_hook(options.format) else iter_heads(filled)
     return [
         split
         for file, (compression, head) in zip(filled, heads, strict=False)
@@ -123,7 +128,7 @@ def _plan_file(
 ) -> list[Split]:
     path, size, version = file
     file_format, header = options.format, Header()
-    if ":" not in file_format:
+    if not is_hook(file_format):
         check_compression(path, compression=compression, head=head)
         file_format = options.format if options.format != "auto" else detect_format(path, head)
         if file_format == "mediawiki":
@@ -176,7 +181,7 @@ def _cuts(file: InputFile, *, compression: str, file_format: str, options: ReadO
     if compression == "bz2" and file_format == "mediawiki":
         return [0, *_iter_bz2_starts(file, split_bytes=split_bytes)]
     is_whole = file_format == "text" and options.document_per == "file"
-    if compression != "none" or ":" in file_format or is_whole:
+    if compression != "none" or is_hook(file_format) or is_whole:
         return [0]
     num_splits = -(-size // split_bytes)
     return [size * i // num_splits for i in range(num_splits)]

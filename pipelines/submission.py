@@ -215,8 +215,7 @@ def _check_places(places: Sequence[str], *, runner: str) -> None:
 
 
 def _check_hooks(values: Namespace, *, options: BuildOptions) -> None:
-    hooks = [("--format", options.read.format), ("--filter", options.read.filter)]
-    own = [f"{option} {name}" for option, name in hooks if name is not None and ":" in name]
+    own = [f"{option} {name}" for option, name in options.read.hooks.items()]
     given = (values.extra_packages, values.setup_file, values.requirements_file, values.sdk_container_image)
     if own and not any((*given, values.environment_config, values.environment_options)):
         raise ConfigError(
