@@ -19,23 +19,20 @@ from bertdata.inputs import open_input
 from bertdata.meter import count
 
 __all__ = [
+    "BZ2_START",
     "BZ2_START_BYTES",
-    "MAGIC_BYTES",
     "Chunk",
-    "detect_compression",
     "find_bz2_stream",
     "iter_chunks",
     "iter_chunks_of",
 ]
 
 _CHUNK_BYTES = MIB
-MAGIC_BYTES = 16
 
 # Both kinds of bz2 stream: with data (the digits of pi), and without (of its square root).
-_BZ2_START = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
+BZ2_START = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
 _BZ2_DATA_START = re.compile(rb"BZh[1-9]\x31\x41\x59\x26\x53\x59")
 BZ2_START_BYTES = 10
-_ZSTD_START = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
 
 
 class Chunk(NamedTuple):
@@ -50,15 +47,6 @@ class Chunk(NamedTuple):
     data: bytes
     owned: bool
     position: int
-
-
-def detect_compression(head: bytes) -> str:
-    """Tells by a file's first `MAGIC_BYTES` how it is compressed: none, bz2, gz or zst."""
-    if _BZ2_START.match(head):
-        return "bz2"
-    if head.startswith(b"\x1f\x8b"):
-        return "gz"
-    return "zst" if _ZSTD_START.match(head) else "none"
 
 
 def find_bz2_stream(file: BufferedIOBase, *, start: int) -> int | None:

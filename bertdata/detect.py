@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from bertdata.config import MIB
-from bertdata.decompress import MAGIC_BYTES, detect_compression, iter_chunks_of
+from bertdata.decompress import BZ2_START, BZ2_START_BYTES, iter_chunks_of
 from bertdata.errors import InputError
 from bertdata.inputs import InputFile, open_input
-from bertdata.parquet import MAGIC
+from bertdata.marks import PAGE, PARQUET, WRITTEN_TAG
 from bertdata.uris import is_uri
 
-__all__ = ["check_compression", "detect_format", "iter_heads"]
+__all__ = ["check_compression", "detect_compression", "detect_format", "iter_heads"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ _NOT_READ = {
     b"\xfe\xff": "UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8",
 }
 
-_MAGIC = {".bz2": b"BZh", ".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
-_EXTRACT = re.compile(rb'^<doc id="[^"\n]*" (?:revid="[^"\n]*" )?url="', re.MULTILINE)
+_MAGIC = {"bz2": b"BZh", "gz": b"\x1f\x8b", "zst": b"\x28\xb5\x2f\xfd"}
+_ZSTD_SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame without data, which may come first
 _TAR, _TAR_PLACE = b"ustar", 257
 _LINES_LOOKED_AT = 20
 
@@ -73,7 +73,7 @@ def _read_head(path: str, *, stored: bytes | None = None, is_all: bool = False) 
         opened = open_input(path, buffer_bytes=_HEAD_BYTES)
     head = b""
     with opened as file:
-        compression = detect_compression(file.read(MAGIC_BYTES))
+        compression = detect_compression(file.read(BZ2_START_BYTES))
         file.seek(0)
         try:
             for chunk in iter_chunks_of(file, path, compression=compression, start=0, stop=_HEAD_BYTES):
@@ -84,6 +84,15 @@ def _read_head(path: str, *, stored: bytes | None = None, is_all: bool = False) 
             # Only a warning: the worker that reads this split meets the damage again, and fails there.
             _LOG.warning("%s", error)
     return compression, head[:_HEAD_BYTES]
+
+
+def detect_compression(head: bytes) -> str:
+    """Tells by a file's first bytes, ten or more, how it is compressed: none, bz2, gz or zst."""
+    if BZ2_START.match(head):  # "BZh" alone may begin a text
+        return "bz2"
+    if head.startswith(_MAGIC["gz"]):
+        return "gz"
+    return "zst" if head.startswith(_MAGIC["zst"]) or _ZSTD_SKIPPED.match(head) else "none"
 
 
 def check_compression(path: str, *, compression: str, head: bytes) -> None:
@@ -98,9 +107,9 @@ def check_compression(path: str, *, compression: str, head: bytes) -> None:
         InputError: It is such a file.
     """
     suffix = posixpath.splitext(path)[1]
-    if compression != "none" or suffix not in _MAGIC:
+    magic = _MAGIC.get(suffix.removeprefix("."))
+    if compression != "none" or magic is None:
         return
-    magic = _MAGIC[suffix]
     try:
         is_text = not head.startswith(magic[: len(head)])
         codecs.getincrementaldecoder("utf-8")().decode(head)
@@ -128,21 +137,21 @@ def detect_format(path: str, head: bytes) -> str:
             raise InputError(f"{path} is {what}")
     if head[_TAR_PLACE:].startswith(_TAR):
         raise InputError(f"{path} is a tar archive; unpack it first")
-    if head.startswith(MAGIC):
+    if head.startswith(PARQUET):
         return "parquet"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start.startswith((b"<mediawiki", b"<page>")):
+    if start.startswith((b"<mediawiki", PAGE)):
         return "mediawiki"
     if start.startswith((b"<?xml", b"<!--", b"<!DOCTYPE")) and b"<mediawiki" in start:
         return "mediawiki"
     if start.startswith(b"<?xml"):
         raise InputError(f"{path} is XML, but not a MediaWiki dump; --format text reads it as it stands")
-    if start.startswith(b"<") and b"<page>" in start and b"<revision>" in start:
+    if start.startswith(b"<") and PAGE in start and b"<revision>" in start:
         raise InputError(
             f"{path} looks like a MediaWiki dump whose beginning is damaged; fetch it again, or read its pages with "
             "--format mediawiki"
         )
-    if b"<doc id=" in start and _EXTRACT.search(start):
+    if b"<doc id=" in start and WRITTEN_TAG.search(start):
         return "wikiextractor"
     if _has_json_lines(path, start, is_cut=len(head) == _HEAD_BYTES):
         return "jsonl"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from bertdata.errors import InputError
+from bertdata.marks import PAGE
 
 __all__ = ["BESIDE_PAGES", "Header", "read_header"]
 
@@ -42,14 +43,14 @@ def read_header(path: str, head: bytes) -> Header:
     Raises:
         InputError: It is damaged; or has a DOCTYPE, which an export never has and which could define entities.
     """
-    before_pages = head.partition(b"<page>")[0]
+    before_pages = head.partition(PAGE)[0]
     if b"<!DOCTYPE" in before_pages or b"<!ENTITY" in before_pages:
         raise InputError(
             f"{path} has a DOCTYPE, which a MediaWiki export never has; it is not read, as it may hold anything"
         )
     root = _ROOT.search(before_pages)
     if not root:
-        if b"<page>" not in head:
+        if PAGE not in head:
             raise InputError(f"{path} has neither <mediawiki> nor <page>: it is no MediaWiki dump, or damaged")
         return Header()
     siteinfo, end, rest = before_pages[root.end() :].partition(_SITEINFO_END)

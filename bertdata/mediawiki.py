@@ -16,12 +16,12 @@ from xml.etree import ElementTree
 from bertdata.decompress import Chunk
 from bertdata.dump_header import BESIDE_PAGES
 from bertdata.errors import InputError
+from bertdata.marks import PAGE, PAGE_END
 from bertdata.splits import Split
 
 __all__ = ["Article", "iter_articles", "iter_pages"]
 
-_PAGE, _PAGE_END, _ROOT_END = b"<page>", b"</page>", b"</mediawiki>"
-
+_ROOT_END = b"</mediawiki>"
 _SPACES = re.compile(rb"\s*")
 _TAIL_BYTES = 4096  # kept of what has no page in it, to see the closing tag
 
@@ -163,18 +163,18 @@ def iter_pages(split: Split, chunks: Iterable[Chunk], *, max_page_bytes: int) ->
     remedy = "fetch the dump again, or leave it out of the input"
     ended = False
     while not ended:
-        found, ended = window.skip_to(_PAGE)
+        found, ended = window.skip_to(PAGE)
         if not found:
             break
         where = f"{split.path}: the <page> at byte {split.start + window.offset:,}"
         if split.compression != "none":
             where = f"{split.path}: a <page> before byte {window.position:,} of the compressed file"
-        taken = window.take_through(_PAGE_END, max_bytes=max_page_bytes)
+        taken = window.take_through(PAGE_END, max_bytes=max_page_bytes)
         if taken is None:
             raise InputError(f"{where} has no end: the dump is cut off; {remedy}")
         data, complete = taken
         if not complete:
-            data = data.partition(b"<revision>")[0] + _PAGE_END
+            data = data.partition(b"<revision>")[0] + PAGE_END
         try:
             page = ElementTree.fromstring(data)
         except ElementTree.ParseError as error:
@@ -182,7 +182,7 @@ def iter_pages(split: Split, chunks: Iterable[Chunk], *, max_page_bytes: int) ->
         kind, article = _classify(page, numbers)
         yield kind, article if complete else Article(article.title, None)
         # Else a damaged tag would take its page away in silence. The end of the file is checked below.
-        if not window.starts_with((_PAGE, *BESIDE_PAGES)):
+        if not window.starts_with((PAGE, *BESIDE_PAGES)):
             raise InputError(
                 f"{where} is followed by {bytes(window.data[:20])!r} instead of a <page>: the dump is damaged; {remedy}"
             )

@@ -21,9 +21,8 @@ from bertdata.meter import count
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-__all__ = ["MAGIC", "Row", "iter_rows", "row_group_starts"]
+__all__ = ["Row", "iter_rows", "row_group_starts"]
 
-MAGIC = b"PAR1"
 _BATCH_BYTES = 8 * MIB
 _MAX_BATCH_ROWS = 64  # few, since rows may be far longer than their share of the file: equal ones are stored once
 _LANGUAGE = "language"

@@ -24,6 +24,7 @@ from bertdata.config import ReadOptions
 from bertdata.costs import InputCosts
 from bertdata.decompress import find_bz2_stream, iter_chunks
 from bertdata.inputs import open_input
+from bertdata.marks import RECORD_ENDS, RECORD_STARTS
 from bertdata.parquet import row_group_starts
 from bertdata.portions import Portion
 from bertdata.splits import Split
@@ -34,8 +35,6 @@ NUM_PLACES = 24
 SAMPLE_TEXT_BYTES = 24e6  # of text: some ten seconds for all stages
 _MAX_FILES = 200  # at a place
 _CHUNK_BYTES = 1 << 18
-_RECORD_STARTS = {"mediawiki": b"<page>", "wikiextractor": b"<doc ", "jsonl": b"\n"}
-_RECORD_ENDS = {"mediawiki": b"</page>", "wikiextractor": b"</doc>", "jsonl": b"\n"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +137,7 @@ def _place(splits: Sequence[Split], index: int, offset: int, *, place_bytes: int
 
 def _next_record(split: Split, byte: int, *, options: ReadOptions) -> int:
     """Returns where the first record begins from a byte on; else a place would be said to be as long as it is not."""
-    mark = _RECORD_STARTS.get(split.format, b"\n" if options.document_per == "line" else b"\n\n")
+    mark = RECORD_STARTS.get(split.format, b"\n" if options.document_per == "line" else b"\n\n")
     with open_input(split.path) as file:
         file.seek(byte)
         tail, position = b"", byte
@@ -183,7 +182,7 @@ def _place_of_files(splits: Sequence[Split], index: int, *, place_bytes: int, op
 
 def _beginning(split: Split, *, place_bytes: int, path: Path) -> Place:
     """Writes the beginning of a compressed file, decompressed, up to the end of a record."""
-    mark = _RECORD_ENDS.get(split.format, b"\n\n")
+    mark = RECORD_ENDS.get(split.format, b"\n\n")
     read = previous = split.start
     end, started = 0, time.perf_counter()
     with path.open("wb") as file:

@@ -11,18 +11,15 @@ The first line repeats the title. "&", "<" and ">" are escaped.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from bertdata.errors import InputError
 from bertdata.lines import is_blank, iter_lines_from_before, name_place
+from bertdata.marks import ARTICLE, ARTICLE_END, ARTICLE_TAG
 from bertdata.splits import Split
 
 __all__ = ["Extract", "is_extracted_record", "iter_extracts", "unescape"]
-
-_OPEN = re.compile(rb'<doc [^>]*\btitle="(.*)">\s*')
-_CLOSE = b"</doc>"
 
 
 class Extract(NamedTuple):
@@ -56,7 +53,7 @@ def iter_extracts(split: Split, *, max_bytes: int) -> Iterator[Extract]:
     # Lines before the first tag belong to an article of the split before, unless there is none.
     between = split.start == 0
     for number, offset, line in iter_lines_from_before(split, max_bytes=max_bytes):
-        opened = _OPEN.fullmatch(line) if line is not None and line.startswith(b"<doc ") else None
+        opened = ARTICLE_TAG.fullmatch(line) if line is not None and line.startswith(ARTICLE) else None
         if opened:
             if lines or inside:
                 problem = "<doc> without </doc>" if inside else "text outside of <doc>"
@@ -67,7 +64,7 @@ def iter_extracts(split: Split, *, max_bytes: int) -> Iterator[Extract]:
             inside, between, is_torn = offset >= split.start, False, False
             title = opened[1]
             where = title.decode("utf-8", "replace")
-        elif inside and line is not None and line.rstrip() == _CLOSE:
+        elif inside and line is not None and line.rstrip() == ARTICLE_END:
             text = None if num_bytes > max_bytes else b"\n".join(_without_title(lines, title))
             yield Extract(where, text, "a tag inside of <doc>" if is_torn else "")
             lines, num_bytes = [], 0
@@ -75,7 +72,7 @@ def iter_extracts(split: Split, *, max_bytes: int) -> Iterator[Extract]:
         elif inside or (between and (line is None or not is_blank(line))):
             if not inside and not lines:
                 where = name_place(split, number, offset)
-            is_torn = is_torn or (line is not None and (_CLOSE in line or b'<doc id="' in line))
+            is_torn = is_torn or (line is not None and (ARTICLE_END in line or b'<doc id="' in line))
             num_bytes += len(line) + 1 if line is not None else max_bytes + 1
             if num_bytes <= max_bytes or not lines:
                 lines.append(line or b"")
