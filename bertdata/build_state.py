@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertdata.meter import Running, read_running
+from bertdata.portions import portion_bytes
 from bertdata.work import PLAN, Work, shard_record, split_record
 
 __all__ = ["BuildState", "Snapshot"]
@@ -72,7 +73,7 @@ class BuildState:
         self.workers: set[str] = set()
         self._work = work
         self._clock = clock
-        self._bytes = [sum(split.stop - split.start for split in portion) for portion in work.portions]
+        self._bytes = [portion_bytes(portion) for portion in work.portions]
         self._words: set[int] = set()
         self._word_documents: dict[str, int] = {}  # read for their words, as far as seen: those records are large
         self._portions: dict[int, tuple[int, int]] = {}  # documents and tokens of those tokenized

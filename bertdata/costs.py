@@ -65,7 +65,7 @@ class InputCosts:
         """Returns what the input is expected to hold."""
         stored: Counter[tuple[str, str]] = Counter()
         for split in splits:
-            stored[split.format, split.compression] += split.stop - split.start
+            stored[split.format, split.compression] += split.num_bytes
         least = usual = seconds = 0.0
         for (file_format, compression), num_bytes in stored.items():
             shares, expansions = _TEXT_SHARES.get(file_format, _CUSTOM_SHARES), _EXPANSIONS[compression]

@@ -20,7 +20,7 @@ from bertdata.config import BuildOptions
 from bertdata.errors import InputError
 from bertdata.measuring import Measured, measure
 from bertdata.planning import ShardTask, plan_tasks
-from bertdata.portions import Portion
+from bertdata.portions import Portion, portion_bytes
 from bertdata.sampling import SAMPLE_TEXT_BYTES, Place, sample_places
 from bertdata.spill import BIN_BITS
 
@@ -169,7 +169,7 @@ def _extrapolate(
         pairs[task.split] += round(scale * measured.pairs[length])
         shard_bytes += scale * measured.pair_bytes[length]
         shard_costs.append(scale * measured.shard_seconds[length])
-    sizes = [sum(split.stop - split.start for split in portion) for portion in portions]
+    sizes = [portion_bytes(portion) for portion in portions]
     word_rate, word_extra = _rate(places, [seconds for seconds, _ in measured.seconds])
     token_rate, token_extra = _rate(places, [seconds for _, seconds in measured.seconds])
     input_bytes, sampled_bytes = sum(sizes), sum(place.stored_bytes for place in places)

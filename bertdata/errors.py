@@ -45,6 +45,11 @@ class ChangedInputError(InputError):
     """An input went or changed while it was read."""
 
     @classmethod
+    def missing(cls, path: str) -> ChangedInputError:
+        """Returns the error of a file that was there and is not any more."""
+        return cls(f"{path} is not there any more; put it back, or leave it out of the input")
+
+    @classmethod
     def between(cls, path: str, *, before: int, now: int) -> ChangedInputError:
         """Returns the error of a file that was changed, by its bytes before and now."""
         what = f"{before:,} bytes then, {now:,} now" if before != now else f"{now:,} bytes as then, but changed later"

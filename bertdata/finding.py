@@ -125,7 +125,7 @@ class _Search:
             if split.start >= split.file_bytes:
                 return None
         is_stored = split.format == "mediawiki" or (split.compression == "none" and split.format != "parquet")
-        total = split.stop - split.start if is_stored and not split.is_custom else None
+        total = split.num_bytes if is_stored and not split.is_custom else None
         with ByteProgress(f"looking in {file_name(split.path)}", total=total) as progress:
             return (self._look_at_pages if split.format == "mediawiki" else self._look_at_records)(split, progress)
 

@@ -67,7 +67,7 @@ def open_input(path: str, *, stop: int | None = None, buffer_bytes: int = _BUFFE
     try:
         return io.BufferedReader(io.FileIO(path), buffer_bytes)
     except FileNotFoundError as error:
-        raise ChangedInputError(_missing(path)) from error
+        raise ChangedInputError.missing(path) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; leave it out of the input") from error
 
@@ -84,12 +84,12 @@ def input_facts(path: str) -> tuple[int, int]:
 
         facts = object_facts(path)
         if facts is None:
-            raise ChangedInputError(_missing(path))
+            raise ChangedInputError.missing(path)
         return facts.num_bytes, facts.modified_ns
     try:
         status = os.stat(path)  # noqa: PTH116
     except FileNotFoundError as error:
-        raise ChangedInputError(_missing(path)) from error
+        raise ChangedInputError.missing(path) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; leave it out of the input") from error
     return status.st_size, status.st_mtime_ns
@@ -104,10 +104,6 @@ def check_unchanged(path: str, *, num_bytes: int, version: int) -> None:
     now_bytes, now_version = input_facts(path)
     if (now_bytes, now_version) != (num_bytes, version):
         raise ChangedInputError.between(path, before=num_bytes, now=now_bytes)
-
-
-def _missing(path: str) -> str:
-    return f"{path} is not there any more; put it back, or leave it out of the input"
 
 
 def file_name(path: str) -> str:

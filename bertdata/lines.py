@@ -45,7 +45,7 @@ def iter_lines(split: Split, *, max_bytes: int) -> Iterator[tuple[str, bytes | N
         InputError: The file is damaged or cut off.
     """
     for number, offset, line in iter_lines_from_before(split, max_bytes=max_bytes):
-        if offset >= split.stop and split.compression == "none":
+        if split.is_past(offset):
             return
         if offset >= split.start:
             yield name_place(split, number, offset), line
@@ -75,7 +75,7 @@ def iter_paragraphs(split: Split, *, max_bytes: int) -> Iterator[tuple[str, byte
             lines, num_bytes = [], 0
             continue
         if not inside:
-            if offset >= split.stop and split.compression == "none":
+            if split.is_past(offset):
                 return
             inside = True
             own = offset >= split.start

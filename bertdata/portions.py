@@ -17,7 +17,7 @@ from bertdata.config import ReadOptions
 from bertdata.inputs import InputFile
 from bertdata.splits import Split, plan_files, usual_split_bytes
 
-__all__ = ["Portion", "group_splits", "plan_portions", "portions_from_json", "portions_to_json"]
+__all__ = ["Portion", "group_splits", "plan_portions", "portion_bytes", "portions_from_json", "portions_to_json"]
 
 Portion = tuple[Split, ...]
 
@@ -26,6 +26,11 @@ def plan_portions(files: Sequence[InputFile], *, options: ReadOptions, split_byt
     """Cuts files into splits, and puts small ones together; see `bertdata.splits.plan_files`."""
     split_bytes = split_bytes or usual_split_bytes(files)
     return list(group_splits(plan_files(files, options=options, split_bytes=split_bytes), split_bytes=split_bytes))
+
+
+def portion_bytes(portion: Portion) -> int:
+    """Returns how many bytes of input a portion has, as stored."""
+    return sum(split.num_bytes for split in portion)
 
 
 def group_splits(splits: Iterable[Split], *, split_bytes: int) -> Iterator[Portion]:

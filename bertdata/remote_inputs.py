@@ -241,9 +241,7 @@ class RemoteFile(io.RawIOBase):
         try:
             ((facts, data),) = self._folder.read_parts([(self._name, start, stop)], clip=True, keep=1)
         except NotFoundError as error:
-            raise ChangedInputError(
-                f"{self._uri} is not there any more; put it back, or leave it out of the input"
-            ) from error
+            raise ChangedInputError.missing(self._uri) from error
         except DownloadError as error:
             raise InputError(str(error)) from error
         if self._facts is not None and self._facts != facts:

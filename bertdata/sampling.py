@@ -26,7 +26,7 @@ from bertdata.decompress import find_bz2_stream, iter_chunks
 from bertdata.inputs import open_input
 from bertdata.marks import RECORD_ENDS, RECORD_STARTS
 from bertdata.parquet import row_group_starts
-from bertdata.portions import Portion
+from bertdata.portions import Portion, portion_bytes
 from bertdata.splits import Split
 
 __all__ = ["SAMPLE_TEXT_BYTES", "Place", "sample_places"]
@@ -73,25 +73,25 @@ def sample_places(
     splits = [split for portion in portions for split in portion]
     costs = InputCosts.of(splits)
     if costs.text_bytes <= text_bytes:
-        sizes = [sum(split.stop - split.start for split in portion) for portion in portions]
+        sizes = [portion_bytes(portion) for portion in portions]
         return [
             Place(portion=portion, stored_bytes=size, stands_for=size)
             for portion, size in zip(portions, sizes, strict=True)
         ]
     total = costs.input_bytes
     place_bytes = max(1, int(total * text_bytes / costs.text_bytes / NUM_PLACES))
-    ends = list(itertools.accumulate(split.stop - split.start for split in splits))
+    ends = list(itertools.accumulate(split.num_bytes for split in splits))
     stratum = total / NUM_PLACES
     chosen = [bisect.bisect_right(ends, int(stratum * (number + 0.5))) for number in range(NUM_PLACES)]
     found: dict[tuple[str, int], Place] = {}
     for number, index in enumerate(chosen):
         split = splits[index]
         if _is_cuttable(split, options):
-            offset = int(stratum * (number + 0.5)) - (ends[index] - (split.stop - split.start))
+            offset = int(stratum * (number + 0.5)) - (ends[index] - split.num_bytes)
             place = _place(splits, index, offset, place_bytes=place_bytes, options=options)
         elif number and chosen[number - 1] == index:  # its beginning stands for all strata with their middle in it
             continue
-        elif split.stop - split.start <= place_bytes or _is_whole_document(split, options):
+        elif split.num_bytes <= place_bytes or _is_whole_document(split, options):
             place = _place_of_files(splits, index, place_bytes=place_bytes, options=options)
         else:
             place = _beginning(split, place_bytes=chosen.count(index) * place_bytes, path=folder / f"{index:06d}")
@@ -119,7 +119,7 @@ def _is_cuttable(split: Split, options: ReadOptions) -> bool:
 def _place(splits: Sequence[Split], index: int, offset: int, *, place_bytes: int, options: ReadOptions) -> Place:
     """Returns the place at an offset in a file that can be cut."""
     split = splits[index]
-    if split.stop - split.start <= place_bytes:
+    if split.num_bytes <= place_bytes:
         return _place_of_files(splits, index, place_bytes=place_bytes, options=options)
     start = min(split.start + offset, split.stop - place_bytes)
     if split.format == "parquet":
@@ -172,11 +172,11 @@ def _place_of_files(splits: Sequence[Split], index: int, *, place_bytes: int, op
     taken: list[Split] = []
     size = 0
     for split in splits[index : index + _MAX_FILES]:
-        split_bytes = split.stop - split.start
-        if taken and (size + split_bytes > place_bytes or not (split.is_whole or _is_whole_document(split, options))):
+        is_alone = split.is_whole or _is_whole_document(split, options)
+        if taken and (size + split.num_bytes > place_bytes or not is_alone):
             break
         taken.append(split)
-        size += split_bytes
+        size += split.num_bytes
     return Place(portion=tuple(taken), stored_bytes=size, stands_for=0)
 
 

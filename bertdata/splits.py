@@ -70,6 +70,11 @@ class Split:
         return f"{file_name(self.path)}[{self.start:,}-{self.stop:,}]"
 
     @property
+    def num_bytes(self) -> int:
+        """Bytes of the range, as stored."""
+        return self.stop - self.start
+
+    @property
     def is_custom(self) -> bool:
         """Whether a reader of the user's own reads it."""
         return is_hook(self.format)
@@ -78,6 +83,10 @@ class Split:
     def is_whole(self) -> bool:
         """Whether it is all of its file."""
         return self.start == 0 and self.stop == self.file_bytes
+
+    def is_past(self, offset: int) -> bool:
+        """Returns whether what begins at `offset` of the file, decompressed, is of a later split."""
+        return offset >= self.stop and self.compression == "none"  # compressed lines are never cut
 
 
 def plan_splits(paths: Sequence[str], *, options: ReadOptions, split_bytes: int | None = None) -> list[Split]:

@@ -59,7 +59,7 @@ def iter_extracts(split: Split, *, max_bytes: int) -> Iterator[Extract]:
                 problem = "<doc> without </doc>" if inside else "text outside of <doc>"
                 yield Extract(where, b"\n".join(lines), problem)
             lines, num_bytes = [], 0
-            if offset >= split.stop and split.compression == "none":
+            if split.is_past(offset):
                 return
             inside, between, is_torn = offset >= split.start, False, False
             title = opened[1]

@@ -25,6 +25,7 @@ from typing import Generic, TypeVar
 
 from bertdata.file_locks import LockedFile
 from bertdata.planning import ShardTask
+from bertdata.portions import portion_bytes
 from bertdata.work import Work
 
 __all__ = ["SharedTasks", "portions_by_size", "task_key"]
@@ -72,5 +73,5 @@ def task_key(task: object) -> str:
 
 def portions_by_size(work: Work) -> list[int]:
     """Returns the numbers of all portions, largest first: a large one begun last would be waited for."""
-    sizes = [sum(split.stop - split.start for split in portion) for portion in work.portions]
+    sizes = [portion_bytes(portion) for portion in work.portions]
     return sorted(range(len(sizes)), key=lambda number: -sizes[number])
