@@ -18,14 +18,8 @@ from bertdata.config import DEFAULT_MIRROR, LATEST, BuildOptions
 from bertdata.data_set_cli import export, merge, report, verify
 from bertdata.errors import BertDataError, ConfigError
 from bertdata.inspect_cli import inspect
-from bertdata.options import (
-    BEAM_OPTIONS,
-    RUNNERS,
-    CorpusCommand,
-    build_options,
-    make_build_options,
-    read_options,
-)
+from bertdata.options import RUNNERS, build_options, make_build_options, read_options
+from bertdata.parameters import BEAM_OPTIONS, CorpusCommand
 from bertdata.uris import is_uri
 from bertdata.vocab_cli import vocab
 

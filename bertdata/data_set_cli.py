@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from bertdata.errors import ConfigError
-from bertdata.options import CorpusCommand, parse_mask_set, workers_option
+from bertdata.options import workers_option
+from bertdata.parameters import CorpusCommand, MaskSet
 from bertdata.uris import is_uri, location_of
 
 __all__ = ["export", "merge", "report", "verify"]
@@ -129,13 +130,14 @@ def report(
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the files.")
 @click.option(
     "--mask-set",
+    type=MaskSet(),
     default="all",
     help="Number of a mask set, for columns that a model takes; or all, for the samples as they are stored.",
 )
 @click.option("--split", type=click.Choice(["train", "eval", "both"]), default="both", help="Which shards.")
 @click.option("--overwrite", is_flag=True, help="Remove the files of another export from --out first.")
 @workers_option
-def export(folder: Path, out: Path, mask_set: str, split: str, overwrite: bool, num_workers: int) -> None:
+def export(folder: Path, out: Path, mask_set: int | None, split: str, overwrite: bool, num_workers: int) -> None:
     """Writes the samples as Parquet files, for other tools.
 
     Each is a row. With --mask-set 0, the columns are those of transformers' BertForPreTraining. The same command run
@@ -147,7 +149,7 @@ def export(folder: Path, out: Path, mask_set: str, split: str, overwrite: bool, 
     paths = export_data_set(
         folder,
         out=out,
-        mask_set=parse_mask_set(mask_set),
+        mask_set=mask_set,
         splits=("train", "eval") if split == "both" else (split,),
         overwrite=overwrite,
         num_workers=num_workers,

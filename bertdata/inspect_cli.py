@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bertdata.options import CorpusCommand
+from bertdata.parameters import CorpusCommand
 
 if TYPE_CHECKING:
     from bertdata.data_set import DataSet

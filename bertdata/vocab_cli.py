@@ -14,13 +14,8 @@ import click
 from tqdm import tqdm
 
 from bertdata.errors import OutputError
-from bertdata.options import (
-    CorpusCommand,
-    make_read_options,
-    make_tokenizer_options,
-    read_options,
-    workers_option,
-)
+from bertdata.options import make_read_options, make_tokenizer_options, read_options, workers_option
+from bertdata.parameters import CorpusCommand
 
 __all__ = ["vocab"]
 

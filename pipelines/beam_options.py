@@ -8,13 +8,13 @@ and those that cannot be meant for a build are refused with the reason.
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 
 from bertdata.errors import ConfigError
+from bertdata.parameters import hint_at_nearest
 
 __all__ = ["environment_of", "image_of", "parse_beam_options", "pipeline_options"]
 
@@ -79,9 +79,7 @@ def parse_beam_options(flags: Sequence[str], *, runner: str = "PortableRunner") 
         parser.add_job_server_options()
     for flag in (flag.split("=")[0] for flag in flags if flag.startswith("--")):
         if flag not in parser.flags:
-            nearest = difflib.get_close_matches(flag, parser.flags, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            raise ConfigError(f"Apache Beam has no option {flag}{hint}")
+            raise ConfigError(f"Apache Beam has no option {flag}{hint_at_nearest(flag, parser.flags)}")
     values, rest = parser.parse_known_args(list(flags))
     if rest:
         raise ConfigError(f'{rest[0]!r} stands after "--", and belongs to no option for Apache Beam before it')

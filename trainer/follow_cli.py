@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from bertdata.errors import TrainingError
-from bertdata.options import CorpusCommand
+from bertdata.parameters import CorpusCommand
 
 __all__ = ["follow"]
 

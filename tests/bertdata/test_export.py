@@ -321,8 +321,8 @@ def test_command_exports_and_says_what(small_data_set, tmp_path):
     assert "input_ids, token_type_ids, labels, next_sentence_label, document_keys" in result.stdout
     assert "exporting" in result.stderr
     refused = CliRunner().invoke(main, [*arguments, "--mask-set", "first"])
-    assert refused.exit_code == 1
-    assert "--mask-set is 'first'; it must be the number of a mask set, from 0 on, or all" in refused.stderr
+    assert refused.exit_code == 2
+    assert "'first' is neither the number of a mask set, from 0 on, nor all" in " ".join(refused.stderr.split())
 
 
 def test_data_set_without_mask_sets_warns(tmp_path, tokenizer_file):

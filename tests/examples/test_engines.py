@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bertdata.cli import build
-from bertdata.options import BEAM_OPTIONS, make_build_options
+from bertdata.options import make_build_options
+from bertdata.parameters import BEAM_OPTIONS
 from pipelines import submission
 from pipelines.beam_options import pipeline_options
 from pipelines.submission import check_submission
