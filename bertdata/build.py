@@ -24,6 +24,7 @@ import numpy as np
 
 from bertdata.blocks import make_block
 from bertdata.commit import write_data_set
+from bertdata.counting import count_block, count_documents, count_shown_tokens
 from bertdata.documents import Reject
 from bertdata.errors import ConfigError, InputError
 from bertdata.manifest import ShardEntry
@@ -39,7 +40,7 @@ from bertdata.runs import Run
 from bertdata.sample import count_words_of_portion, read_sample
 from bertdata.shards import block_name, open_shard
 from bertdata.spill import Documents
-from bertdata.statistics import Statistics, count_block, count_documents, count_shown_tokens
+from bertdata.statistics import Statistics
 from bertdata.tokenizing import load_encoder, tokenize_split
 from bertdata.vocabulary import train_wordpiece
 from bertdata.wordpiece import Vocabulary, encode_tokenizer, load_tokenizer

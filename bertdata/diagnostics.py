@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from bertdata.statistics import Statistics
 
-__all__ = ["MIN_SAMPLES", "SAMPLES_PER_CELL", "describe_label_guess", "guess_labels_by_length"]
+__all__ = ["MIN_SAMPLES", "describe_label_guess", "guess_labels_by_length"]
 
-SAMPLES_PER_CELL = 100
-MIN_SAMPLES = 10 * SAMPLES_PER_CELL
+_SAMPLES_PER_CELL = 100
+MIN_SAMPLES = 10 * _SAMPLES_PER_CELL
 """Of fewer samples, how well lengths tell the label is not told: chance alone would make it look like something."""
 MAX_BINS = 48
 
@@ -34,7 +34,7 @@ def guess_labels_by_length(segment_lengths: npt.NDArray[np.integer]) -> float:
         return 0.5
     right = []
     for learned, tried in (segment_lengths, segment_lengths[::-1]):
-        bins = int(np.clip(np.sqrt(learned.sum() / SAMPLES_PER_CELL), 1, MAX_BINS))
+        bins = int(np.clip(np.sqrt(learned.sum() / _SAMPLES_PER_CELL), 1, MAX_BINS))
         rows, columns = (_quantiles(learned.sum(axis=(0, axis)), bins=bins) for axis in (2, 1))
         cells = (rows[:, None] * (bins + 1) + columns).ravel()
         by_cell = np.array([np.bincount(cells, weights=part.ravel()) for part in learned])  # [label, cell]

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bertdata.data_set import DataSet
-from bertdata.diagnostics import SAMPLES_PER_CELL, guess_labels_by_length
+from bertdata.diagnostics import MIN_SAMPLES, guess_labels_by_length
 from bertdata.manifest import DROPPED_DOCUMENTS, Manifest
 from bertdata.masking import num_predictions
-from bertdata.statistics import Statistics, bucket_edges
+from bertdata.statistics import Statistics, bucket_edges, length_cell
 from bertdata.wordpiece import Vocabulary
 
 __all__ = ["INPUT", "RARE", "Number", "Numbers", "report_numbers"]
@@ -179,11 +179,11 @@ def _label_numbers(manifest: Manifest, statistics: Statistics) -> Numbers:
         "input.forced_share": _share(counts["forced"], samples),
         "input.label_1_free": label_1 - counts["forced"],
         "input.label_1_free_share": _share(label_1 - counts["forced"], samples),
-        "shards.length_cell": max(1, manifest.options["pairs"]["max_seq_length"] // (by_label.shape[1] - 1)),
+        "shards.length_cell": length_cell(manifest.options["pairs"]["max_seq_length"]),
         "shards.a_lengths": by_label.sum(axis=2).tolist(),
         "shards.pair_lengths": by_label.sum(axis=1).tolist(),
     }
-    if by_label.sum() >= 10 * SAMPLES_PER_CELL:
+    if by_label.sum() >= MIN_SAMPLES:
         numbers["shards.label_guess"] = guess_labels_by_length(statistics.segment_lengths)
     return numbers
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertdata.block_checks import BlockRules, iter_faults
+from bertdata.counting import count_block
 from bertdata.errors import ShardError
 from bertdata.files import open_plain_file
 from bertdata.index import BlockIndex
@@ -20,7 +21,7 @@ from bertdata.manifest import ShardEntry
 from bertdata.masking import sample_keys
 from bertdata.shard_reading import parse_block
 from bertdata.shards import END_OF_ARCHIVE, Block, block_name, encode_block
-from bertdata.statistics import Statistics, count_block
+from bertdata.statistics import Statistics
 
 __all__ = ["CheckTask", "Problem", "ShardFindings", "check_shard"]
 

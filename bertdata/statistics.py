@@ -1,7 +1,8 @@
 """Statistics of a data set, counted while it is built: `statistics.json` beside the manifest.
 
-Shards are counted one by one and added up, so no count needs a second pass over the data. What is counted of samples
-can be counted again from the shards (`recount`); what is counted of documents needs the input.
+Shards are counted one by one (`bertdata.counting`) and added up, so no count needs a second pass over the data. What is
+counted of samples can be counted again from the shards (`bertdata.verify.recount`); what is counted of documents needs
+the input.
 
 Lengths of documents and sentences are kept in buckets: one per value below 32, then 16 for each doubling, so that a
 length is known to within 6 %.
@@ -25,23 +26,20 @@ import numpy.typing as npt
 from bertdata.arrays import read_npz
 from bertdata.errors import ShardError
 from bertdata.files import read_plain_file, write_atomically
-from bertdata.pairs import Pairs
-from bertdata.shards import Block
-from bertdata.spill import Documents
 from bertdata.typed_json import from_json
 
 __all__ = [
     "MAX_STATISTICS_BYTES",
+    "NUM_BUCKETS",
+    "NUM_PLACES",
     "SAMPLE_COUNTS",
     "STATISTICS",
     "Statistics",
     "add_segment_lengths",
     "bucket_edges",
     "bucket_of",
-    "count_block",
-    "count_documents",
-    "count_shown_tokens",
     "empty_segment_lengths",
+    "length_cell",
     "load_statistics",
     "write_statistics",
 ]
@@ -52,8 +50,8 @@ IntArray = npt.NDArray[np.int64]
 
 _EXACT = 32  # values below have a bucket each
 _PER_DOUBLING = 16
-_NUM_BUCKETS = 600
-_NUM_PLACES = 20
+NUM_BUCKETS = 600
+NUM_PLACES = 20
 _LENGTH_CELLS = 128
 
 
@@ -94,10 +92,10 @@ class Statistics:
             "token_counts": (vocab_size,),
             "shown": (3,),
             "predictions_by_candidates": (max_seq_length + 1,),
-            "prediction_places": (_NUM_PLACES,),
+            "prediction_places": (NUM_PLACES,),
         }
         names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: np.zeros(shapes.get(name, _NUM_BUCKETS), dtype=np.int64) for name in names})
+        return cls(**{name: np.zeros(shapes.get(name, NUM_BUCKETS), dtype=np.int64) for name in names})
 
     def __add__(self, other: Statistics) -> Statistics:
         return Statistics(**{name: getattr(self, name) + getattr(other, name) for name in _NAMES})
@@ -110,7 +108,7 @@ class Statistics:
     def expected_places(self) -> npt.NDArray[np.float64]:
         """What `prediction_places` would be on average if every position were as likely: float64 [20]."""
         numbers = np.flatnonzero(self.predictions_by_candidates)
-        edges = -(-np.outer(numbers, np.arange(_NUM_PLACES + 1)) // _NUM_PLACES)
+        edges = -(-np.outer(numbers, np.arange(NUM_PLACES + 1)) // NUM_PLACES)
         shares = np.diff(edges, axis=1) / np.maximum(numbers, 1)[:, None]
         return np.asarray(self.predictions_by_candidates[numbers] @ shares)
 
@@ -137,13 +135,14 @@ _NAMES = tuple(field.name for field in dataclasses.fields(Statistics))
 SAMPLE_COUNTS = tuple(name for name in _NAMES if not name.startswith(("document_", "sentence_")))
 
 
-def _cell_size(max_seq_length: int) -> int:
+def length_cell(max_seq_length: int) -> int:
+    """Returns how many lengths lie in a cell of `Statistics.segment_lengths`."""
     return max(1, max_seq_length // _LENGTH_CELLS)
 
 
 def empty_segment_lengths(max_seq_length: int) -> IntArray:
     """Returns `Statistics.segment_lengths` of no samples."""
-    cells = max_seq_length // _cell_size(max_seq_length) + 1
+    cells = max_seq_length // length_cell(max_seq_length) + 1
     return np.zeros((2, 2, cells, cells), dtype=np.int64)
 
 
@@ -166,7 +165,7 @@ def add_segment_lengths(
         both_lengths: int [N], tokens of A and B, specials left out.
         max_seq_length: Tokens of a sample at most.
     """
-    cell = _cell_size(max_seq_length)
+    cell = length_cell(max_seq_length)
     np.add.at(counts, (places % 2, labels, a_lengths // cell, both_lengths // cell), 1)
 
 
@@ -231,75 +230,10 @@ def bucket_of(values: IntArray) -> IntArray:
     doublings = np.frexp(np.maximum(values, 1).astype(np.float64))[1].astype(np.int64) - 1
     shift = np.maximum(doublings - 4, 0)
     buckets = np.where(values < _EXACT, values, _EXACT + _PER_DOUBLING * (doublings - 5) + (values >> shift) - 16)
-    return np.minimum(buckets, _NUM_BUCKETS - 1)
+    return np.minimum(buckets, NUM_BUCKETS - 1)
 
 
 def bucket_edges() -> IntArray:
     """Returns where buckets begin and end: bucket i holds lengths from edge i to below edge i + 1; int64 [601]."""
-    doublings, steps = np.divmod(np.arange(_NUM_BUCKETS + 1 - _EXACT), _PER_DOUBLING)
+    doublings, steps = np.divmod(np.arange(NUM_BUCKETS + 1 - _EXACT), _PER_DOUBLING)
     return np.concatenate([np.arange(_EXACT), (_PER_DOUBLING + steps) << (doublings + 1)])
-
-
-def count_block(block: Block, *, empty: Statistics, mask_token: int, has_labels: bool) -> Statistics:
-    """Counts the samples of one block.
-
-    Args:
-        block: The samples, with what mask sets they have.
-        empty: Statistics of nothing, in the shapes of the data set.
-        mask_token: Id of [MASK].
-        has_labels: Whether the label says something of the segments (not in mode "none").
-    """
-    offsets = block.token_offsets.astype(np.int64)
-    lengths = block.lengths
-    has_b = block.segment_b < lengths
-    candidates = lengths - 2 - has_b
-    segment_lengths = np.zeros_like(empty.segment_lengths)
-    if has_labels:
-        add_segment_lengths(
-            segment_lengths,
-            places=np.arange(block.num_samples),
-            labels=block.next_sentence_label,
-            a_lengths=block.segment_b.astype(np.int64) - 2,
-            both_lengths=candidates,
-            max_seq_length=len(empty.sample_lengths) - 1,
-        )
-
-    per_sample = block.num_predictions.sum(axis=1, dtype=np.int64)
-    positions = block.mask_positions.astype(np.int32)
-    originals = block.tokens[np.repeat(offsets[:-1], per_sample) + positions]
-    is_mask = block.mask_tokens == mask_token
-    num_masks, num_known = np.count_nonzero(is_mask), np.count_nonzero(is_mask | (block.mask_tokens == originals))
-    rank = positions - 1 - (positions >= np.repeat(block.segment_b, per_sample))
-    # Division of floats is many times as fast as that of integers, and as exact for numbers as small as these.
-    places = rank * np.float64(_NUM_PLACES) / np.repeat(candidates, per_sample)
-    return dataclasses.replace(
-        empty,
-        sample_lengths=np.bincount(lengths, minlength=len(empty.sample_lengths)),
-        segment_lengths=segment_lengths,
-        token_counts=np.bincount(block.tokens, minlength=len(empty.token_counts)),
-        shown=np.array([num_masks, len(positions) - num_known, num_known - num_masks]),
-        predictions_by_candidates=_sums(per_sample, by=candidates, like=empty.predictions_by_candidates),
-        prediction_places=np.bincount(places.astype(np.int64), minlength=_NUM_PLACES),
-    )
-
-
-def _sums(values: IntArray, *, by: IntArray, like: IntArray) -> IntArray:
-    return np.bincount(by, weights=values, minlength=len(like)).astype(np.int64)
-
-
-def count_documents(documents: Documents, *, empty: Statistics) -> Statistics:
-    """Counts the documents that samples are made of."""
-    tokens_before = documents.token_offsets[documents.sentence_offsets]
-    lengths = (np.diff(tokens_before), np.diff(documents.sentence_offsets), np.diff(documents.token_offsets))
-    tokens, sentences, by_sentence = (np.bincount(bucket_of(values), minlength=_NUM_BUCKETS) for values in lengths)
-    return dataclasses.replace(empty, document_tokens=tokens, document_sentences=sentences, sentence_tokens=by_sentence)
-
-
-def count_shown_tokens(pairs: Pairs) -> int:
-    """Returns how many tokens of the documents stand in at least one segment."""
-    starts = np.concatenate([pairs.a_start, pairs.b_start])
-    stops = np.concatenate([pairs.a_stop, pairs.b_stop])
-    order = np.argsort(starts)
-    starts, stops = starts[order], stops[order]
-    reached = np.maximum.accumulate(np.concatenate([[0], stops[:-1]])) if len(stops) else stops
-    return int(np.maximum(stops - np.maximum(starts, reached), 0).sum())

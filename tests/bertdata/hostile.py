@@ -30,6 +30,7 @@ import pyarrow as pa
 
 from bertdata.blocks import iter_samples
 from bertdata.config import BuildOptions
+from bertdata.counting import count_block
 from bertdata.data_set import DataSet, open_data_set
 from bertdata.diagnostics import describe_label_guess
 from bertdata.errors import ShardError
@@ -38,7 +39,7 @@ from bertdata.locating import find_document
 from bertdata.masking import draw_masks
 from bertdata.painting import Painter
 from bertdata.shard_reading import iter_blocks
-from bertdata.statistics import Statistics, count_block
+from bertdata.statistics import Statistics
 from bertdata.summary import iter_warnings, summary_rows
 from bertdata.verify import iter_problems
 from tests.bertdata.damage import damage

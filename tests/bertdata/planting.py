@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 import bertdata
+from bertdata.counting import count_block
 from bertdata.files import file_sha256
 from bertdata.index import write_index
 from bertdata.manifest import ShardEntry, write_manifest
 from bertdata.shard_reading import iter_blocks
 from bertdata.shards import Block, block_name, open_shard
-from bertdata.statistics import Statistics, count_block, write_statistics
+from bertdata.statistics import Statistics, write_statistics
 from bertdata.storage import LocalFolder
 
 Blocks = dict[str, list[Block]]

@@ -16,10 +16,11 @@ from transformers import BertConfig
 from transformers import BertForPreTraining as HfBertForPreTraining
 
 import bertdata
+from bertdata.counting import count_block
 from bertdata.data_set import DataSet
 from bertdata.diagnostics import guess_labels_by_length
 from bertdata.shard_reading import iter_blocks
-from bertdata.statistics import Statistics, count_block
+from bertdata.statistics import Statistics
 from tests.small_data_set import make_data_set
 from tests.trainer.oracle import slow_samples
 from trainer.arena import Shown
