@@ -22,10 +22,11 @@ Modes (`--next-sentence`):
 - sop: A and B are consecutive, in order (0) or swapped (1).
 - none: one segment of consecutive tokens of a document, of which none is lost.
 
-Segments are spans of token positions, so nothing is copied before the block is written. All documents of a shard
-advance together, a chunk each per step, and what a chunk does not need of the one before it is done for all chunks at
-once. The bits of every draw depend on the document's key, the pass, the chunk's number and what is drawn, and on
-nothing else; which sentence they choose for a random B depends on the shard's documents, which come in the order of
+`bertdata.chunks` cuts documents into chunks and draws the labels; `bertdata.random_sentences` draws where a random B
+starts. Segments are spans of token positions, so nothing is copied before the block is written. All documents of a
+shard advance together, a chunk each per step, and what a chunk does not need of the one before it is done for all
+chunks at once. The bits of every draw depend on the document's key, the pass, the chunk's number and what is drawn, and
+on nothing else; which sentence they choose for a random B depends on the shard's documents, which come in the order of
 their keys.
 
 Source: Devlin et al. 2018 and create_pretraining_data.py of google-research/bert; Lan et al. 2019 for sop; Liu et al.
@@ -40,20 +41,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bertdata.chunks import Draw, cut_chunks, draw_targets
 from bertdata.config import PairOptions
-from bertdata.seeds import below, hash64, lower_half, stage_key, unit
-from bertdata.spill import Documents, offsets_of
+from bertdata.random_sentences import RandomSentences
+from bertdata.seeds import hash64, stage_key
+from bertdata.spill import Documents
 
 __all__ = ["Pairs", "build_pairs"]
 
 IntArray = npt.NDArray[np.int64]
 UInt64Array = npt.NDArray[np.uint64]
-
-# What a draw is for; the last counter of its hash.
-_LENGTH, _CUT, _B, _B_SENTENCE, _ORDER, _FRONT_A, _FRONT_B = range(7)
-_B_RETRY = 16
-_MAX_TRIES = 10
-_DRAWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,12 +102,14 @@ def build_pairs(documents: Documents, *, options: PairOptions, seed: int) -> Pai
     Returns:
         `options.dupe_factor` passes over all documents.
     """
-    parts = []
+    parts: list[Pairs] = []
     key = stage_key(seed, "pairs")
     for number in range(options.dupe_factor):
         document_keys = hash64(key, documents.keys[:, 0], documents.keys[:, 1], number)
-        builder = _single_segments if options.next_sentence == "none" else _segment_pairs
-        parts.extend(builder(documents, document_keys, options, number))
+        if options.next_sentence == "none":
+            parts += _single_segments(documents, document_keys, options=options, is_first_pass=number == 0)
+        else:
+            parts += _segment_pairs(documents, document_keys, options=options)
     if not parts:
         parts = [_no_pairs()]
     pairs = Pairs.concatenate(parts)
@@ -131,13 +130,9 @@ def _no_pairs() -> Pairs:
     )
 
 
-def _targets(bits: UInt64Array, *, max_num_tokens: int, short_seq_prob: float) -> IntArray:
-    """Draws target lengths: uniform on [2, max_num_tokens] with `short_seq_prob`, else max_num_tokens."""
-    short = 2 + below(bits, max_num_tokens - 1)
-    return np.where(unit(lower_half(bits)) < short_seq_prob, short, max_num_tokens)
-
-
-def _single_segments(documents: Documents, keys: UInt64Array, options: PairOptions, pass_number: int) -> list[Pairs]:
+def _single_segments(
+    documents: Documents, keys: UInt64Array, *, options: PairOptions, is_first_pass: bool
+) -> list[Pairs]:
     """Cuts documents into segments; passes after the first begin with one of random length, to cut elsewhere."""
     max_num_tokens = options.max_seq_length - 2
     bounds = documents.token_offsets[documents.sentence_offsets]
@@ -147,8 +142,9 @@ def _single_segments(documents: Documents, keys: UInt64Array, options: PairOptio
     number = 0
     while len(rows):
         chunk_keys = hash64(keys[rows], number)
-        short_seq_prob = 1.0 if pass_number and not number else options.short_seq_prob
-        target = _targets(hash64(chunk_keys, _LENGTH), max_num_tokens=max_num_tokens, short_seq_prob=short_seq_prob)
+        short_seq_prob = options.short_seq_prob if is_first_pass or number else 1.0
+        bits = hash64(chunk_keys, Draw.LENGTH)
+        target = draw_targets(bits, max_num_tokens=max_num_tokens, short_seq_prob=short_seq_prob)
         stop = np.minimum(start + target, end)
         parts.append(
             Pairs(
@@ -159,7 +155,7 @@ def _single_segments(documents: Documents, keys: UInt64Array, options: PairOptio
                 next_sentence_label=np.zeros(len(rows), dtype=np.uint8),
                 documents=np.stack([rows, rows], axis=1),
                 is_forced=np.zeros(len(rows), dtype=bool),
-                order=hash64(chunk_keys, _ORDER),
+                order=hash64(chunk_keys, Draw.ORDER),
             )
         )
         more = stop < end
@@ -168,122 +164,13 @@ def _single_segments(documents: Documents, keys: UInt64Array, options: PairOptio
     return parts
 
 
-class _RandomSentences:
-    """Draws where a random B starts."""
-
-    def __init__(self, documents: Documents, *, mode: str) -> None:
-        self._starts = documents.sentence_offsets[:-1]
-        self._num_sentences = np.diff(documents.sentence_offsets)
-        self._is_google = mode == "google"
-        # Balanced: candidate c of a document is its sentence 1 + c, so its candidates are all but the opening.
-        self._candidate_offsets = offsets_of(self._num_sentences - 1)
-
-    @property
-    def is_possible(self) -> bool:
-        """Whether there is a sentence to draw for every document."""
-        others = self._candidate_offsets[-1] - np.diff(self._candidate_offsets)
-        return self._is_google or bool(len(others) and others.min() > 0)
-
-    def draw(self, rows: IntArray, keys: UInt64Array) -> tuple[IntArray, IntArray]:
-        """Returns the start sentence and the document of a random B for A in each of `rows`."""
-        return self._draw_document_first(rows, keys) if self._is_google else self._draw_sentence(rows, keys)
-
-    def _draw_document_first(self, rows: IntArray, keys: UInt64Array) -> tuple[IntArray, IntArray]:
-        document = below(hash64(keys, _B_RETRY), len(self._starts))
-        for attempt in range(1, _MAX_TRIES):
-            again = np.flatnonzero(document == rows)
-            document[again] = below(hash64(keys[again], _B_RETRY + attempt), len(self._starts))
-        sentence = below(hash64(keys, _B_SENTENCE), self._num_sentences[document])
-        return self._starts[document] + sentence, document
-
-    def _draw_sentence(self, rows: IntArray, keys: UInt64Array) -> tuple[IntArray, IntArray]:
-        offsets = self._candidate_offsets
-        own_start, own_stop = offsets[rows], offsets[rows + 1]
-        number = below(hash64(keys, _B), offsets[-1] - (own_stop - own_start))
-        number += np.where(number >= own_start, own_stop - own_start, 0)
-        document = np.searchsorted(offsets, number, side="right") - 1
-        return self._starts[document] + 1 + number - offsets[document], document
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Chunks:
-    """C chunks of sentences, before B is chosen. All int64 [C] but keys and is_forced; sentences, but for target."""
-
-    rows: IntArray
-    keys: UInt64Array
-    start: IntArray
-    a_end: IntArray
-    stop: IntArray
-    target: IntArray
-    label: IntArray
-    is_forced: npt.NDArray[np.bool_]
-
-
-def _cut_chunks(documents: Documents, keys: UInt64Array, options: PairOptions, *, has_random: bool) -> _Chunks:
-    """Cuts documents into chunks, each into what is A and the rest, and draws the labels.
-
-    All documents advance together, a chunk each per step. Where few are left, the bits of many steps are drawn at once.
-    """
-    mode = options.next_sentence
-    max_num_tokens = options.max_seq_length - 3
-    offsets = documents.token_offsets
-    least = 1 if mode == "google" else 2  # sentences in a chunk
-
-    rows = np.flatnonzero(np.diff(documents.sentence_offsets) >= least)
-    start, end = documents.sentence_offsets[rows], documents.sentence_offsets[rows + 1]
-    surplus = np.zeros(len(rows), dtype=np.int64)  # NotNext less IsNext so far, per document
-    is_settled = np.zeros(len(rows), dtype=bool)  # a chunk has reached the document's end
-    found: list[tuple[npt.NDArray[Any], ...]] = []
-    number = column = 0
-    chunk_keys = length_bits = cut_bits = np.zeros((len(rows), 0), dtype=np.uint64)
-    while len(rows):
-        if column == chunk_keys.shape[1]:
-            numbers = number + np.arange(max(1, _DRAWS_AT_ONCE // len(rows)))
-            chunk_keys, column = hash64(keys[rows, None], numbers), 0
-            # Google draws a document's target once; chunks of the others have their own.
-            length_keys = np.broadcast_to(keys[rows, None], chunk_keys.shape) if mode == "google" else chunk_keys
-            length_bits, cut_bits = hash64(length_keys, _LENGTH), hash64(chunk_keys, _CUT)
-        target = _targets(length_bits[:, column], max_num_tokens=max_num_tokens, short_seq_prob=options.short_seq_prob)
-        stop = np.searchsorted(offsets, offsets[start] + target)
-        stop = np.minimum(np.maximum(stop, start + least), end)
-        if mode != "google":
-            stop = np.where(end - stop == 1, end, stop)
-        num_sentences = stop - start
-        bits = cut_bits[:, column]
-        a_end = start + 1 + below(bits, np.maximum(num_sentences - 1, 1))
-
-        is_forced = num_sentences == 1
-        chance = np.full(len(rows), 0.5)
-        if mode == "balanced":
-            # Half where no label is behind, else 0 or 1. At the document's end NotNext puts sentences back, so that
-            # other chunks follow, and IsNext does not: to draw what is behind there would pay back every NotNext and
-            # no IsNext. So only the surplus of the chunks before is settled, once.
-            chance = (1 - np.where(is_settled, 0, surplus)) / 2
-            is_settled = is_settled | (stop == end)
-        label = ((unit(lower_half(bits)) < chance) | is_forced).astype(np.int64)
-        if mode != "sop" and not has_random:
-            label = np.zeros_like(label)
-        found.append((rows, chunk_keys[:, column], start, a_end, stop, target, label, is_forced))
-        start = np.where((label == 1) & has_random, a_end, stop)
-        surplus = surplus + 2 * label - 1
-        more = end - start >= least
-        if not more.all():
-            rows, start, end, surplus, is_settled = rows[more], start[more], end[more], surplus[more], is_settled[more]
-            chunk_keys, length_bits, cut_bits = chunk_keys[more], length_bits[more], cut_bits[more]
-        number += 1
-        column += 1
-    names = _Chunks.__slots__
-    columns = [np.concatenate(parts) for parts in zip(*found, strict=True)] if found else [rows] * len(names)
-    return _Chunks(**dict(zip(names, columns, strict=True)))
-
-
-def _segment_pairs(documents: Documents, keys: UInt64Array, options: PairOptions, _: int) -> list[Pairs]:
+def _segment_pairs(documents: Documents, keys: UInt64Array, *, options: PairOptions) -> list[Pairs]:
     """Cuts documents into chunks and makes each a pair of segments."""
     mode = options.next_sentence
     offsets = documents.token_offsets
-    random_sentences = _RandomSentences(documents, mode=mode)
+    random_sentences = RandomSentences(documents, mode=mode)
     has_random = mode != "sop" and random_sentences.is_possible
-    chunks = _cut_chunks(documents, keys, options, has_random=has_random)
+    chunks = cut_chunks(documents, keys, options=options, has_random=has_random)
     if not len(chunks.rows):
         return []
 
@@ -322,7 +209,7 @@ def _segment_pairs(documents: Documents, keys: UInt64Array, options: PairOptions
             next_sentence_label=chunks.label.astype(np.uint8),
             documents=np.stack([chunks.rows, b_document], axis=1),
             is_forced=chunks.is_forced,
-            order=hash64(chunks.keys, _ORDER),
+            order=hash64(chunks.keys, Draw.ORDER),
         )
     ]
 
@@ -361,8 +248,8 @@ def _truncate(
     b_first = np.minimum(excess, np.maximum(b_length - a_length, 0))
     rest = excess - a_first - b_first
     a_off, b_off = a_first + rest // 2, b_first + (rest + 1) // 2
-    a_front = _num_heads(keys, a_off, purpose=_FRONT_A)
-    b_front = _num_heads(keys, b_off, purpose=_FRONT_B)
+    a_front = _num_heads(keys, a_off, purpose=Draw.FRONT_A)
+    b_front = _num_heads(keys, b_off, purpose=Draw.FRONT_B)
     return a_start + a_front, a_stop - (a_off - a_front), b_start + b_front, b_stop - (b_off - b_front)
 
 

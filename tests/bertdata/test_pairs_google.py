@@ -1,13 +1,9 @@
 """The pairs of the published BERT: `build_pairs` against an oracle, and the oracle with each of its steps wrong."""
 
-import numpy as np
 import pytest
-from scipy import stats
 
-from bertdata.pairs import _RandomSentences
-from bertdata.seeds import hash64
 from tests.bertdata.google_pairs import GooglePairs
-from tests.bertdata.pair_corpora import documents_of, mixed_documents, pairs_of, varied_lengths
+from tests.bertdata.pair_corpora import mixed_documents, pairs_of, varied_lengths
 from tests.bertdata.pair_distributions import Corpus, built_instances, observations, oracle_instances, smallest_p
 
 CORPORA = {
@@ -131,16 +127,6 @@ def test_comparison_with_the_oracle_notices_a_wrong_step(built, mutation):
     oracle = type("WrongPairs", (GooglePairs,), {method: wrong})
     instances = oracle_instances(CORPORA[name], oracle, seed=0, share=0.5)
     assert smallest_p(built[name], observations(CORPORA[name], instances, seed=2)) < 1e-5
-
-
-def test_random_sentences_google_keeps_its_own_document_after_ten_tries():
-    # Two documents: ten tries all give the own one in 2 ** -10 of the cases.
-    sentences = _RandomSentences(documents_of([[2] * 5, [3] * 4]), mode="google")
-    rows = np.arange(1_000_000) % 2
-    first, document = sentences.draw(rows, hash64(0, np.arange(len(rows))))
-    assert stats.binomtest(int((document == rows).sum()), len(rows), 2.0**-10).pvalue > 0.001
-    expected = np.repeat([len(rows) / 2 / 5, len(rows) / 2 / 4], [5, 4])
-    assert stats.chisquare(np.bincount(first), expected).pvalue > 0.001
 
 
 def test_build_pairs_google_has_a_surplus_of_random_nexts():
