@@ -12,7 +12,8 @@ from bertdata.config import BuildOptions
 from bertdata.masking import with_mask_sets
 from bertdata.pairs import Pairs
 from bertdata.shards import Block, position_dtype
-from bertdata.spill import Documents, gather_spans, offsets_of
+from bertdata.spans import gather_spans, offsets_of
+from bertdata.spill import Documents
 from bertdata.wordpiece import Vocabulary
 
 __all__ = ["Sample", "iter_samples", "make_block"]

@@ -39,7 +39,7 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from bertdata.longest_match import LongestMatch, code_points
-from bertdata.spill import offsets_of
+from bertdata.spans import offsets_of
 from bertdata.wordpiece import Vocabulary
 
 __all__ = ["Encoder", "is_word_by_word"]

@@ -31,7 +31,7 @@ from bertdata.config import BuildOptions
 from bertdata.errors import ConfigError
 from bertdata.seeds import below, hash64, lower_half, stage_key
 from bertdata.shards import Block, position_dtype
-from bertdata.spill import gather_spans, offsets_of
+from bertdata.spans import gather_spans, offsets_of
 from bertdata.wordpiece import Vocabulary
 
 __all__ = ["draw_masks", "num_predictions", "sample_keys", "with_mask_sets"]

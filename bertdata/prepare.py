@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from bertdata.config import BuildOptions
 from bertdata.seeds import hash64
-from bertdata.spill import Documents, gather_spans, offsets_of
+from bertdata.spans import gather_spans, offsets_of
+from bertdata.spill import Documents
 from bertdata.wordpiece import Vocabulary
 
 __all__ = ["cut_long_sentences", "drop_single_sentences", "find_excluded", "prepare_documents"]

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from bertdata.chunks import Draw
 from bertdata.seeds import below, hash64
-from bertdata.spill import Documents, offsets_of
+from bertdata.spans import offsets_of
+from bertdata.spill import Documents
 
 __all__ = ["RandomSentences"]
 

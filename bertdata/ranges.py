@@ -25,7 +25,8 @@ from bertdata.errors import OutputError
 from bertdata.planning import ShardTask
 from bertdata.run_reading import RunPart
 from bertdata.runs import Run, RunBins, damaged_run, run_name
-from bertdata.spill import BIN_BITS, offsets_of
+from bertdata.spans import offsets_of
+from bertdata.spill import BIN_BITS
 from bertdata.storage import Folder
 
 __all__ = ["add_up_bins", "read_ranges", "write_ranges"]

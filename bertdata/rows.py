@@ -35,7 +35,7 @@ import pyarrow as pa
 
 from bertdata.manifest import Manifest
 from bertdata.shards import FORCED, Block, position_dtype
-from bertdata.spill import gather_spans, offsets_of
+from bertdata.spans import gather_spans, offsets_of
 
 __all__ = ["MARK", "export_schema", "to_record_batch"]
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bertdata.runs import HEAD_BYTES, SIZE_AND_CRC, damaged_run
-from bertdata.spill import Documents, gather_spans, key_bins, offsets_of
+from bertdata.spans import gather_spans, offsets_of
+from bertdata.spill import Documents, key_bins
 from bertdata.storage import Folder
 
 __all__ = ["RunPart", "read_runs"]

@@ -31,7 +31,8 @@ import numpy.typing as npt
 
 from bertdata.arrays import read_npz
 from bertdata.errors import OutputError
-from bertdata.spill import key_bins, offsets_of
+from bertdata.spans import offsets_of
+from bertdata.spill import key_bins
 from bertdata.storage import Folder
 
 __all__ = ["HEAD_BYTES", "SIZE_AND_CRC", "Run", "RunBins", "RunWriter", "damaged_run", "run_name"]

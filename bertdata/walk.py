@@ -27,7 +27,8 @@ from bertdata.inspection import SampleReader, ShardSample
 from bertdata.locating import Place, find_document
 from bertdata.prepare import prepare_documents
 from bertdata.sentences import has_letter, sentences_of, split_sentences
-from bertdata.spill import Documents, document_key, offsets_of
+from bertdata.spans import offsets_of
+from bertdata.spill import Documents, document_key
 from bertdata.wordpiece import Vocabulary, load_tokenizer
 
 __all__ = ["Walk", "WalkedSample", "WalkedSentence", "walk_document"]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from bertdata.errors import ShardError
 from bertdata.shards import Block
-from bertdata.spill import gather_spans, offsets_of
+from bertdata.spans import gather_spans, offsets_of
 
 __all__ = ["Arena", "BlockLimits", "Shown"]
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertdata.errors import TrainingError
-from bertdata.spill import offsets_of
+from bertdata.spans import offsets_of
 from trainer.order import BlockTable, Order
 
 __all__ = ["MAX_LANES", "Plan", "SampleRefs", "num_lanes_of"]

@@ -17,7 +17,7 @@ from bertdata.errors import ShardError
 from bertdata.manifest import TokenizerInfo
 from bertdata.masking import with_mask_sets
 from bertdata.shards import Block, position_dtype
-from bertdata.spill import offsets_of
+from bertdata.spans import offsets_of
 from bertdata.wordpiece import Vocabulary
 from trainer.arena import Arena, BlockLimits, Shown
 from trainer.order import BlockTable

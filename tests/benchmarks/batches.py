@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bertdata.data_set import DataSet
 from bertdata.shards import Block
-from bertdata.spill import offsets_of
+from bertdata.spans import offsets_of
 
 __all__ = [
     "BATCH_SIZE",

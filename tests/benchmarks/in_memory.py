@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bertdata.shards import Block
-from bertdata.spill import offsets_of
+from bertdata.spans import offsets_of
 from tests.benchmarks.batches import BATCH_SIZE, Array, Finished, choose_masks, finish, spans
 
 __all__ = ["PaddedBatch", "padded", "ragged"]

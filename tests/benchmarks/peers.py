@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 
 from bertdata.data_set import DataSet
 from bertdata.shards import END_OF_ARCHIVE, Block
-from bertdata.spill import offsets_of
+from bertdata.spans import offsets_of
 from tests.benchmarks.batches import BATCH_SIZE, Array, Finished, Record, choose_masks, collate, facts_of, records_of
 
 __all__ = ["PEERS", "Epoch", "Peer"]

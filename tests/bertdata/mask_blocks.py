@@ -7,7 +7,7 @@ import numpy as np
 from bertdata.config import BuildOptions, MaskOptions, PairOptions
 from bertdata.masking import draw_masks
 from bertdata.shards import Block, position_dtype
-from bertdata.spill import offsets_of
+from bertdata.spans import offsets_of
 from bertdata.wordpiece import Vocabulary
 
 PAD, UNK, CLS, SEP, MASK = range(5)

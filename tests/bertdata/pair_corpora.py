@@ -8,7 +8,8 @@ from bertdata.config import PairOptions
 from bertdata.pairs import Pairs, build_pairs
 from bertdata.prepare import cut_long_sentences, drop_single_sentences
 from bertdata.seeds import hash64
-from bertdata.spill import Documents, offsets_of
+from bertdata.spans import offsets_of
+from bertdata.spill import Documents
 from bertdata.wordpiece import Vocabulary
 
 MODES = ("balanced", "google", "sop", "none")

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from bertdata.longest_match import LongestMatch, code_points
-from bertdata.spill import offsets_of
+from bertdata.spans import offsets_of
 
 LETTERS = "abc가\U0001d400"
 words_of_letters = st.text(LETTERS, min_size=1, max_size=6)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bertdata.pairs import Pairs
-from bertdata.spill import Documents, gather_spans, offsets_of
+from bertdata.spans import gather_spans, offsets_of
+from bertdata.spill import Documents
 from tests.bertdata.pair_corpora import (
     MODES,
     PAIR_MODES,

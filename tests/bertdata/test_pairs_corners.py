@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, normalizers
 
 from bertdata.config import ShardOptions, TokenizerOptions
 from bertdata.pairs import Pairs
-from bertdata.spill import Documents, gather_spans
+from bertdata.spans import gather_spans
+from bertdata.spill import Documents
 from tests.bertdata.pair_corpora import MODES, PAIR_MODES, documents_of, pairs_of, prepared, varied_lengths
 from tests.bertdata.small_builds import build, counts_of, samples_of, write_jsonl
 

@@ -1,19 +1,12 @@
 import numpy as np
 
-from bertdata.spill import Documents, document_key, gather_spans, offsets_of
+from bertdata.spill import Documents, document_key
 
 
 def test_document_key_is_of_the_sentences():
     assert document_key(["a b", "c"]) == document_key(["a b", "c"])
     assert len({document_key(["a b", "c"]), document_key(["a", "b c"]), document_key(["a b c"])}) == 3
     assert document_key(["A cat."]).hex() == "9465fe4c9a5e9206a0e464c11ee7d81e"
-
-
-def test_gather_spans():
-    indices, offsets = gather_spans(np.array([5, 0, 7]), np.array([8, 0, 9]))
-    assert indices.tolist() == [5, 6, 7, 7, 8]
-    assert offsets.tolist() == [0, 3, 3, 5]
-    assert offsets_of(np.array([2, 0, 1])).tolist() == [0, 2, 2, 3]
 
 
 def test_take_gives_rows_in_the_order_asked():
