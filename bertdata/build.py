@@ -2,12 +2,12 @@
 
 The input is worked on in portions: a split of a large file, or several small files; see `bertdata.portions`.
 
-    count_words      a portion        -> the words in it              (where a vocabulary is trained)
-    train_tokenizer  all portions     -> the tokenizer
-    tokenize_split   a portion        -> sorted runs of token ids
-    plan_shards      all portions     -> the shards, from exact counts
-    build_shard      a range of keys  -> a shard
-    write_data_sets  all shards       -> the data sets
+    count_words       a portion        -> the words in it              (where a vocabulary is trained)
+    train_tokenizer   all portions     -> the tokenizer
+    tokenize_portion  a portion        -> sorted runs of token ids
+    plan_shards       all portions     -> the shards, from exact counts
+    build_shard       a range of keys  -> a shard
+    write_data_sets   all shards       -> the data sets
 
 `build_serially` runs them one after the other; `pipelines.build` runs the same functions on Apache Beam. A stage that
 finds its record in the work folder has been done and is not done again.
@@ -37,21 +37,21 @@ from bertdata.ranges import add_up_bins, read_ranges, write_ranges
 from bertdata.rejects import check_damage, check_rejects, keep_rejects, write_rejects
 from bertdata.run_reading import read_runs
 from bertdata.runs import Run
-from bertdata.sample import count_words_of_portion, read_sample
 from bertdata.shards import block_name, open_shard
 from bertdata.spill import Documents
 from bertdata.statistics import Statistics
-from bertdata.tokenizing import load_encoder, tokenize_split
+from bertdata.tokenizing import load_encoder, tokenize_portion
 from bertdata.vocabulary import train_wordpiece
+from bertdata.vocabulary_sample import count_words_of_portion, read_vocabulary_sample
 from bertdata.wordpiece import Vocabulary, encode_tokenizer, load_tokenizer
-from bertdata.work import PLAN, Work, shard_record, shard_statistics, split_record
+from bertdata.work import PLAN, Work, portion_record, shard_record, shard_statistics
 
 __all__ = [
     "build_serially",
     "build_shard",
     "count_words",
     "plan_shards",
-    "tokenize_split",
+    "tokenize_portion",
     "train_tokenizer",
     "write_data_sets",
 ]
@@ -81,7 +81,7 @@ def train_tokenizer(work: Work) -> None:
     if options.path is not None:
         tokenizer = load_tokenizer(options.path, lowercase=options.lowercase, strip_accents=options.strip_accents)
     else:
-        sample = read_sample(work.folder, num_portions=len(work.portions), sample_bytes=options.sample_bytes)
+        sample = read_vocabulary_sample(work.folder, num_portions=len(work.portions), sample_bytes=options.sample_bytes)
         tokenizer = train_wordpiece(sample, options=options)
     if not Vocabulary.of(tokenizer).marks_all_words and work.options.masks.whole_word_mask:
         raise ConfigError(
@@ -113,7 +113,7 @@ class _Totals:
         """Adds up the records of all portions, one at a time."""
         totals = cls(counts=Counter(), languages=Counter(), rejects=[], runs=[])
         for number in range(len(work.portions)):
-            record = work.read(split_record(number))
+            record = work.read(portion_record(number))
             totals.counts.update(record["counts"])
             totals.languages.update(record["languages"])
             totals.runs.extend(Run(*run) for run in record["runs"])
@@ -238,7 +238,7 @@ def build_serially(work: Work) -> None:
         count_words(work, number)
     train_tokenizer(work)
     for number in numbers:
-        tokenize_split(work, number)
+        tokenize_portion(work, number)
     for task in plan_shards(work):
         build_shard(work, task)
     write_data_sets(work)

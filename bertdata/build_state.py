@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bertdata.meter import Running, read_running
 from bertdata.portions import portion_bytes
-from bertdata.work import PLAN, Work, shard_record, split_record
+from bertdata.work import PLAN, Work, portion_record, shard_record
 
 __all__ = ["BuildState", "Snapshot"]
 
@@ -98,7 +98,7 @@ class BuildState:
     def _has_record(self, what: str) -> bool:
         """Returns whether the task of a worker is done by its record, though the worker has not ended it yet."""
         stage, _, rest = what.partition(" ")
-        if stage in ("tokenize_split", "count_words"):
+        if stage in ("tokenize_portion", "count_words"):
             number = rest.split()[0] if rest else ""
             return number.isdigit() and int(number) in (self._words if stage == "count_words" else self._portions)
         records = [record for names, record in (self._tasks or []) if rest in names]
@@ -126,7 +126,7 @@ class BuildState:
             self._words = set(map(int, self._names("words", ".json")))
         elif len(self._portions) < num_portions:
             for number in set(map(int, self._names("splits", ".json"))).difference(self._portions):
-                counts = work.read(split_record(number))["counts"]
+                counts = work.read(portion_record(number))["counts"]
                 self._portions[number] = counts.get("documents", 0), counts.get("tokens", 0)
         if len(self._portions) < num_portions:
             return
@@ -151,7 +151,7 @@ class BuildState:
 
     def _read_in(self, stage: str) -> Counter[str]:
         """Returns what has been read in a reading of the input: bytes, documents, tokens, portions."""
-        name, done = ("count_words", self._words) if stage == "reading words" else ("tokenize_split", self._portions)
+        name, done = ("count_words", self._words) if stage == "reading words" else ("tokenize_portion", self._portions)
         total = Counter(read_bytes=sum(self._bytes[number] for number in done), portions=len(done))
         if done is self._words:
             total["documents"] = sum(self._word_documents.values())

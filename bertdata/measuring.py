@@ -15,7 +15,7 @@ from bertdata.config import BuildOptions
 from bertdata.meter import peak_memory
 from bertdata.sampling import Place
 from bertdata.wordpiece import Vocabulary, parse_tokenizer
-from bertdata.work import Work, shard_record, split_record
+from bertdata.work import Work, portion_record, shard_record
 
 __all__ = ["Measured", "measure"]
 
@@ -87,9 +87,9 @@ def measure(places: Sequence[Place], *, out: str, options: BuildOptions) -> Meas
     trained = clock()
     marks = [clock()]
     for number in range(len(places)):
-        build.tokenize_split(work, number)
+        build.tokenize_portion(work, number)
         marks.append(clock())
-    records = [Counter[str](work.read(split_record(number))["counts"]) for number in range(len(places))]
+    records = [Counter[str](work.read(portion_record(number))["counts"]) for number in range(len(places))]
     tokenized = peak_memory()
     tasks = build.plan_shards(work)
     pairs, sizes, tokens, number_of = Counter[int](), Counter[int](), Counter[int](), Counter[int]()

@@ -1,6 +1,6 @@
 """What a process is at, and how far: counted by the stages, left in a small file, read by the launcher.
 
-    running/4711    tokenize_split 3
+    running/4711    tokenize_portion 3
                     {"documents": 120, "memory": 312000512, "read_bytes": 1048576}
 
 The first line is empty between two tasks. A stage calls `count` wherever it has got on; where nobody watches, as in a

@@ -126,7 +126,7 @@ def read_ranges(folder: Folder, task: ShardTask) -> list[RunPart]:
     numbers = np.frombuffer(head, dtype="<u4").reshape(-1, 2).tolist()
     places = np.concatenate([np.frombuffer(part, dtype="<u4").reshape(2, -1) for part in rows], axis=1)
     return [
-        RunPart(run_name(split, number), start, stop)
-        for (split, number), start, stop in zip(numbers, *places.tolist(), strict=True)
+        RunPart(run_name(portion, number), start, stop)
+        for (portion, number), start, stop in zip(numbers, *places.tolist(), strict=True)
         if stop > start
     ]

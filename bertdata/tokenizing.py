@@ -20,9 +20,9 @@ from bertdata.runs import Run, RunWriter, run_name
 from bertdata.sentences import sentences_of
 from bertdata.spill import document_key
 from bertdata.wordpiece import Vocabulary, parse_tokenizer
-from bertdata.work import Work, split_record
+from bertdata.work import Work, portion_record
 
-__all__ = ["BATCH_CHARS", "load_encoder", "make_encoder", "tokenize_split"]
+__all__ = ["BATCH_CHARS", "load_encoder", "make_encoder", "tokenize_portion"]
 
 BATCH_CHARS = 8 << 20  # of text that is tokenized at once; from here on the encoder gets no faster
 
@@ -57,9 +57,9 @@ def _has_runs(work: Work, record: dict[str, Any]) -> bool:
     return all(folder.size(name) == num_bytes for name, num_bytes in sizes.items())
 
 
-def tokenize_split(work: Work, number: int) -> int:
+def tokenize_portion(work: Work, number: int) -> int:
     """Writes the tokenized documents of one portion as runs; returns the portion's number."""
-    name = split_record(number)
+    name = portion_record(number)
     if work.has(name) and _has_runs(work, work.read(name)):
         return number
     encoder, vocabulary = load_encoder(work)

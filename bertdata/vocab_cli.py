@@ -40,9 +40,9 @@ def vocab(inputs: tuple[str, ...], out: Path, num_workers: int, **values: Any) -
     """
     from bertdata.inputs import find_inputs
     from bertdata.portions import plan_portions
-    from bertdata.sample import read_sample
     from bertdata.storage import LocalFolder
     from bertdata.vocabulary import train_wordpiece
+    from bertdata.vocabulary_sample import read_vocabulary_sample
     from bertdata.wordpiece import write_tokenizer
     from bertdata.workers import map_in_processes
 
@@ -59,7 +59,7 @@ def vocab(inputs: tuple[str, ...], out: Path, num_workers: int, **values: Any) -
             count = functools.partial(_count, folder=folder.path, options=read, sample_bytes=options.sample_bytes)
             tasks = list(enumerate(portions))
             _show_progress(map_in_processes(count, tasks, num_workers=num_workers), total=len(tasks))
-            sample = read_sample(folder, num_portions=len(portions), sample_bytes=options.sample_bytes)
+            sample = read_vocabulary_sample(folder, num_portions=len(portions), sample_bytes=options.sample_bytes)
         tokenizer = train_wordpiece(sample, options=options)
     except KeyboardInterrupt:
         click.echo("stopped; nothing was written", err=True)
@@ -69,8 +69,8 @@ def vocab(inputs: tuple[str, ...], out: Path, num_workers: int, **values: Any) -
 
 
 def _count(task: tuple[int, Any], *, folder: Path, options: Any, sample_bytes: int) -> None:
-    from bertdata.sample import count_words_of_portion
     from bertdata.storage import LocalFolder
+    from bertdata.vocabulary_sample import count_words_of_portion
 
     number, portion = task
     count_words_of_portion(LocalFolder(folder), number, portion, options=options, sample_bytes=sample_bytes)

@@ -1,4 +1,4 @@
-"""The vocabulary: a WordPiece vocabulary trained on a deterministic sample of the input (`bertdata.sample`).
+"""The vocabulary: a WordPiece vocabulary trained on a deterministic sample of the input (`bertdata.vocabulary_sample`).
 
 `tokenizers`' WordPieceTrainer numbers its alphabet in the order of a hash map, another one in every process. Here the
 alphabet is fixed beforehand (characters by count until 0.9995 of all words are made of them, ties by code point, with
@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from bertdata.config import TokenizerOptions
 from bertdata.errors import InputError
-from bertdata.sample import Sample
+from bertdata.vocabulary_sample import VocabularySample
 from bertdata.wordpiece import ROLES, new_bert_tokenizer
 
 __all__ = ["train_wordpiece"]
@@ -102,7 +102,7 @@ def _learn(words: Counter[str], *, alphabet: list[str], vocab_size: int) -> dict
     return {text: number for text, number in tokenizer.get_vocab().items() if number < vocab_size}
 
 
-def train_wordpiece(sample: Sample, *, options: TokenizerOptions) -> Tokenizer:
+def train_wordpiece(sample: VocabularySample, *, options: TokenizerOptions) -> Tokenizer:
     """Trains a WordPiece vocabulary and returns its tokenizer.
 
     English is lower-cased and its accents stripped, as in the published BERT; every other language keeps its case,

@@ -50,7 +50,7 @@ from bertdata.statistics import Statistics
 from bertdata.storage import Folder, child_place, open_folder
 from bertdata.uris import is_uri
 
-__all__ = ["BUILD", "PLAN", "WORK", "Work", "data_set_places", "shard_record", "shard_statistics", "split_record"]
+__all__ = ["BUILD", "PLAN", "WORK", "Work", "data_set_places", "portion_record", "shard_record", "shard_statistics"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def data_set_places(out: str | Path, *, options: BuildOptions) -> list[str]:
     return [str(out)] if len(lengths) == 1 else [child_place(str(out), str(length)) for length in lengths]
 
 
-def split_record(number: int) -> str:
+def portion_record(number: int) -> str:
     """Returns the name of the record of portion `number` within the work folder."""
     return f"splits/{number:05d}.json"
 

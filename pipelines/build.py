@@ -127,8 +127,8 @@ def _train_tokenizer(work: Work, group: tuple[None, Iterable[int]]) -> Iterator[
     yield from sorted(group[1])
 
 
-def _tokenize_split(work: Work, number: int) -> Iterator[tuple[None, int]]:
-    yield None, build.tokenize_split(work, number)
+def _tokenize_portion(work: Work, number: int) -> Iterator[tuple[None, int]]:
+    yield None, build.tokenize_portion(work, number)
 
 
 def _plan_shards(work: Work, _: tuple[None, Iterable[int]]) -> Iterator[ShardTask]:
@@ -163,8 +163,8 @@ def build_pipeline(pipeline: beam.Pipeline, work: Work, *, share: bool = False) 
 
     portions = (
         pipeline
-        | "Splits" >> beam.Create(range(len(work.portions)), reshuffle=False)
-        | "SpreadSplits" >> beam.Reshuffle()  # number of a portion
+        | "Portions" >> beam.Create(range(len(work.portions)), reshuffle=False)
+        | "SpreadPortions" >> beam.Reshuffle()  # number of a portion
     )
     if work.options.tokenizer.path is None:
         portions = (
@@ -172,12 +172,12 @@ def build_pipeline(pipeline: beam.Pipeline, work: Work, *, share: bool = False) 
             | "CountWords" >> spread(_count_words, portions_by_size)  # (None, number of a portion)
             | "AllWords" >> beam.GroupByKey()
             | "TrainTokenizer" >> stage(_train_tokenizer)  # number of a portion
-            | "SpreadSplitsAgain" >> beam.Reshuffle()
+            | "SpreadPortionsAgain" >> beam.Reshuffle()
         )
     return (
         portions
-        | "TokenizeSplit" >> spread(_tokenize_split, portions_by_size)  # (None, number of a portion)
-        | "AllSplits" >> beam.GroupByKey()
+        | "TokenizePortion" >> spread(_tokenize_portion, portions_by_size)  # (None, number of a portion)
+        | "AllPortions" >> beam.GroupByKey()
         | "PlanShards" >> stage(_plan_shards)  # ShardTask
         | "SpreadShards" >> beam.Reshuffle()
         | "BuildShard" >> spread(_build_shard, Work.planned_shards)  # (None, name of a shard)

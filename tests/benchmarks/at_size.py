@@ -16,7 +16,7 @@ import numpy as np
 from bertdata.config import MIB
 from bertdata.ranges import GROUP
 from bertdata.runs import RUN_BYTES, Run
-from bertdata.work import Work, split_record
+from bertdata.work import Work, portion_record
 
 __all__ = ["Measured", "measure", "rows"]
 
@@ -62,7 +62,7 @@ def measure(work: Work, *, max_seq_length: int) -> Measured:
         work: The build; its input is not compressed.
         max_seq_length: Which of its data sets.
     """
-    names = [split_record(number) for number in range(len(work.portions))]
+    names = [portion_record(number) for number in range(len(work.portions))]
     records = [work.read(name) for name in names]
     runs = [Run(*run) for record in records for run in record["runs"]]
     folder = work.folder.child("runs")

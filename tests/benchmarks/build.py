@@ -42,7 +42,7 @@ from tests.benchmarks.timing import StageTimes, median_seconds
 NUM_MASK_SETS = 10
 LENGTHS = (128, 512)
 STAGES = (
-    ("reading", bertdata.build, "tokenize_split"),
+    ("reading", bertdata.build, "tokenize_portion"),
     *WITHIN_SPLIT,
     ("runs (read, sort)", bertdata.build, "_load_documents"),
     ("documents made ready", bertdata.build, "prepare_documents"),
@@ -147,7 +147,7 @@ def _run_build(corpus: Corpus, folder: Path, *, measure_memory: bool = False) ->
         bertdata.build.train_tokenizer(work)
         start = time.process_time()
         for number in range(len(work.portions)):
-            bertdata.build.tokenize_split(work, number)
+            bertdata.build.tokenize_portion(work, number)
         tokenizing = time.process_time() - start
         tasks = bertdata.build.plan_shards(work)
         if measure_memory:

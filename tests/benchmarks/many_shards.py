@@ -35,7 +35,7 @@ from bertdata.spill import BIN_BITS
 from bertdata.splits import Split
 from bertdata.statistics import Statistics
 from bertdata.wordpiece import ROLES, encode_tokenizer, new_bert_tokenizer
-from bertdata.work import Work, shard_record, shard_statistics, split_record
+from bertdata.work import Work, portion_record, shard_record, shard_statistics
 
 __all__ = ["make_plan_input", "make_records"]
 
@@ -89,7 +89,7 @@ def make_plan_input(out: Path, *, num_portions: int, num_shards: int) -> Work:
         if number:
             os.link(first, runs / run.bins_name)
         record = {"counts": counts, "languages": {"en": DOCUMENTS_PER_RUN}, "runs": [run], "rejects": []}
-        (work.folder.local / split_record(number)).write_text(json.dumps(record))
+        (work.folder.local / portion_record(number)).write_text(json.dumps(record))
     return work
 
 

@@ -108,7 +108,7 @@ def _print_cost(runs: Sequence[tuple[int, Run]]) -> None:
 def _first_document(run: Run) -> float:
     """Returns when the first document of a build of `given_vocabulary` was read."""
     is_given = given_vocabulary()[0] == "--tokenizer"  # then no words are counted
-    return min(span.start for span in run.spans if span.stage == ("tokenize_split" if is_given else "count_words"))
+    return min(span.start for span in run.spans if span.stage == ("tokenize_portion" if is_given else "count_words"))
 
 
 def _work_seconds(run: Run) -> float:

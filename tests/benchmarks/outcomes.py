@@ -105,7 +105,7 @@ def measure_dry_run(bench: Bench) -> None:
     made = {
         "documents": counts["documents"],
         "tokens": counts["tokens"],
-        "num_portions": len({span.task for span in run.spans if span.stage == "tokenize_split"}),
+        "num_portions": len({span.task for span in run.spans if span.stage == "tokenize_portion"}),
         "train_shards": sum(path.name.startswith("train") for path in shards),
         "shard_bytes": sum(path.stat().st_size for path in shards),
         "peak_disk_bytes": run.peak_disk,

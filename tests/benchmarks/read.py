@@ -46,7 +46,7 @@ DUMP = BOOKS.with_name("enwiki-106-articles.xml.bz2")
 STREAM_PAGES = 100
 OPTIONS = ReadOptions()
 STAGES = (
-    ("tokenize_split: all else", bertdata.build, "tokenize_split"),
+    ("tokenize_portion: all else", bertdata.build, "tokenize_portion"),
     ("wikitext", bertdata.readers, "clean_wikitext"),
     *WITHIN_SPLIT,
     ("shards", bertdata.build, "build_shard"),
@@ -210,7 +210,7 @@ def _measure_build(dump: str, tokenizer: Path, folder: Path, *, copies: int, num
         build()
     total = sum(times.seconds.values())
     click.echo(f"{'of these: bzip2':<34} {unpacking:>9.2f} s {unpacking / total:>7.1%}")
-    times.seconds["tokenize_split: all else"] -= unpacking
+    times.seconds["tokenize_portion: all else"] -= unpacking
     for stage, taken in times.seconds.items():
         click.echo(f"{stage:<34} {taken:>9.2f} s {taken / total:>7.1%}")
 

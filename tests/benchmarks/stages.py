@@ -8,7 +8,7 @@ from bertdata.encoder import Encoder
 
 __all__ = ["WITHIN_SPLIT"]
 
-# What `tokenize_split` calls, but for reading.
+# What `tokenize_portion` calls, but for reading.
 WITHIN_SPLIT = (
     ("sentences", bertdata.tokenizing, "sentences_of"),
     ("tokens", Encoder, "encode"),

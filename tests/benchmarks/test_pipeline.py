@@ -85,9 +85,9 @@ def span(worker, stage, start, stop):
 
 SPANS = [
     span(1, "train_tokenizer", 1.0, 2.0),
-    span(1, "tokenize_split", 2.0, 4.0),
-    span(2, "tokenize_split", 2.0, 3.0),
-    span(1, "tokenize_split", 4.0, 6.0),
+    span(1, "tokenize_portion", 2.0, 4.0),
+    span(2, "tokenize_portion", 2.0, 3.0),
+    span(1, "tokenize_portion", 4.0, 6.0),
     span(2, "build_shard", 6.0, 10.0),
 ]
 
@@ -117,7 +117,7 @@ if sys.argv[2:]:
     running.mkdir(parents=True)
     import os
     path = running / str(os.getpid())
-    for task in ("tokenize_split 0", "", "build_shard x"):
+    for task in ("tokenize_portion 0", "", "build_shard x"):
         path.write_text(task)
         end = time.process_time() + 0.3
         while time.process_time() < end:
@@ -133,11 +133,11 @@ def test_watch_finds_memory_time_and_tasks_of_processes_below(tmp_path):
     run = watch([sys.executable, str(script), str(tmp_path / "out")], out=tmp_path / "out")
     assert run.status == 0
     assert [(one.worker, one.stage, one.task) for one in run.spans] == [
-        (1, "tokenize_split", "0"),
+        (1, "tokenize_portion", "0"),
         (1, "build_shard", "x"),
     ]
     assert run.peak["worker 1"] > 64 << 20 > run.peak["launcher"]
-    assert run.cpu["tokenize_split"] == pytest.approx(0.3, abs=0.15)
+    assert run.cpu["tokenize_portion"] == pytest.approx(0.3, abs=0.15)
 
 
 @pytest.mark.slow

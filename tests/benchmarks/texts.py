@@ -17,10 +17,10 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from bertdata.config import ReadOptions, TokenizerOptions
-from bertdata.sample import count_words_of_portion, read_sample
 from bertdata.splits import plan_splits
 from bertdata.storage import LocalFolder
 from bertdata.vocabulary import train_wordpiece
+from bertdata.vocabulary_sample import count_words_of_portion, read_vocabulary_sample
 from bertdata.wordpiece import load_tokenizer
 
 LANGUAGES = {"english": "en", "korean": "ko", "chinese": "zh"}
@@ -69,7 +69,9 @@ def _trained_tokenizer(documents: list[str], folder: Path) -> Tokenizer:
     splits = plan_splits([str(path)], options=ReadOptions())
     work = LocalFolder(folder)
     count_words_of_portion(work, 0, splits, options=ReadOptions(), sample_bytes=options.sample_bytes)
-    return train_wordpiece(read_sample(work, num_portions=1, sample_bytes=options.sample_bytes), options=options)
+    return train_wordpiece(
+        read_vocabulary_sample(work, num_portions=1, sample_bytes=options.sample_bytes), options=options
+    )
 
 
 def load_corpus(name: str, *, path: Path | None, megabytes: float, peer_megabytes: float, folder: Path) -> Corpus:

@@ -11,11 +11,11 @@ from tests.benchmarks.processes import Span
 
 __all__ = ["SPREAD", "StageTime", "draw", "save_figure", "stage_times"]
 
-SPREAD = ("count_words", "tokenize_split", "build_shard")  # the stages that all workers share
+SPREAD = ("count_words", "tokenize_portion", "build_shard")  # the stages that all workers share
 _LETTERS = {
     "count_words": "w",
     "train_tokenizer": "V",
-    "tokenize_split": "t",
+    "tokenize_portion": "t",
     "plan_shards": "p",
     "build_shard": "s",
     "write_data_sets": "m",

@@ -13,7 +13,7 @@ from bertdata.fingerprint import fingerprint_of
 from bertdata.inputs import find_inputs
 from bertdata.launch import open_build
 from bertdata.lock import Lock
-from bertdata.tokenizing import tokenize_split
+from bertdata.tokenizing import tokenize_portion
 
 
 def build(out, path, options, **values):
@@ -184,7 +184,7 @@ def test_build_that_ended_at_damage_goes_on_without_it(tmp_path, jsonl_file, sma
     skipping = dataclasses.replace(small_options, read=ReadOptions(skip_bad_splits=True))
     with pytest.raises(KeyboardInterrupt), open_build([str(tmp_path / "in")], out=out, options=skipping) as work:
         for number in range(len(work.portions)):
-            tokenize_split(work, number)
+            tokenize_portion(work, number)
         raise KeyboardInterrupt
     assert {path: path.stat().st_ino for path in done} == done
     with pytest.raises(InputError, match=r"1 damaged splits have been left out.*b\.jsonl\.gz.*--skip-bad-splits again"):

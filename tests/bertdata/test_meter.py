@@ -15,12 +15,12 @@ from bertdata.rejects import iter_checked_documents
 
 def test_counts_reach_the_launcher_and_end_with_the_task(tmp_path):
     path = tmp_path / "1"
-    with metering("tokenize_split 3", path=path) as own:
+    with metering("tokenize_portion 3", path=path) as own:
         count(documents=2, read_bytes=10)
         count(documents=1)
         own.report()
         running = read_running(path)
-        assert (running.what, running.counts) == ("tokenize_split 3", {"documents": 3, "read_bytes": 10})
+        assert (running.what, running.counts) == ("tokenize_portion 3", {"documents": 3, "read_bytes": 10})
         assert running.memory > 1 << 20
     assert (read_running(path).what, read_running(path).counts) == ("", {})
     assert read_running(path).memory >= running.memory
@@ -51,9 +51,9 @@ def test_file_is_written_seldom(tmp_path, monkeypatch):
 
 
 def test_after_an_exception_the_task_is_still_named(tmp_path):
-    with pytest.raises(KeyError), metering("tokenize_split 3", path=tmp_path / "1"):
+    with pytest.raises(KeyError), metering("tokenize_portion 3", path=tmp_path / "1"):
         raise KeyError
-    assert read_running(tmp_path / "1").what == "tokenize_split 3"
+    assert read_running(tmp_path / "1").what == "tokenize_portion 3"
     count(documents=1)  # of no task: counts nothing, and does no harm
 
 
@@ -83,7 +83,7 @@ def test_a_folder_that_is_gone_is_no_error(tmp_path):
     assert read_running(tmp_path / "gone" / "1") == Running(what="", counts={}, memory=0)
 
 
-@pytest.mark.parametrize("content", ["", "tokenize_split", "tokenize_split\n{", "tokenize_split\n{}"])
+@pytest.mark.parametrize("content", ["", "tokenize_portion", "tokenize_portion\n{", "tokenize_portion\n{}"])
 def test_what_is_half_written_is_read(tmp_path, content):
     (tmp_path / "1").write_text(content)
     assert read_running(tmp_path / "1").counts == {}
@@ -126,7 +126,7 @@ def test_read_bytes_of_all_splits_are_the_file(tmp_path, jsonl_file, wiki_file, 
         portions = plan_portions(find_inputs([str(path)]), options=ReadOptions(), split_bytes=split_bytes)
         total, documents = 0, 0
         for (split,) in portions:
-            with metering("tokenize_split 0", path=None) as own:
+            with metering("tokenize_portion 0", path=None) as own:
                 list(
                     iter_checked_documents((split,), options=ReadOptions(), counts=Counter(), rejects=[], keep_in=None)
                 )

@@ -20,7 +20,7 @@ from bertdata.errors import DownloadError
 from bertdata.launch import open_build
 from bertdata.meter import count, metering
 from bertdata.progress import Progress, describe, describe_briefly, format_seconds
-from bertdata.work import Work, split_record
+from bertdata.work import Work, portion_record
 
 FIRST = {"count_words": "reading words"}
 SHARDS = {"build_shard": "building shards"}
@@ -78,7 +78,7 @@ def test_snapshots_tell_what_the_stages_have_done(tmp_path, wiki_file, trained):
         build.train_tokenizer(work)
         assert (look().stage, seen[-1].read_bytes) == ("tokenizing", 0)
         for number in range(num_portions):
-            build.tokenize_split(work, number)
+            build.tokenize_portion(work, number)
             look()
         assert (seen[-1].stage, seen[-1].documents, seen[-1].num_shards) == ("planning shards", 300, None)
         tasks = build.plan_shards(work)
@@ -106,11 +106,11 @@ def test_every_record_is_read_once(tmp_path, wiki_file, small_options, monkeypat
         state = state_of(work)
         build.train_tokenizer(work)
         for number in range(len(work.portions)):
-            build.tokenize_split(work, number)
+            build.tokenize_portion(work, number)
             names.clear()
             state.update()
             state.update()
-            assert names == [split_record(number)]
+            assert names == [portion_record(number)]
         build.build_serially(work)
         names.clear()
         state.update()
@@ -142,12 +142,12 @@ def test_portions_at_hand_count(tmp_path, wiki_file, small_options):
         state = state_of(work)
         running = work.folder.local / "running"
         running.mkdir()
-        with metering("tokenize_split 1", path=running / "7") as meter:
+        with metering("tokenize_portion 1", path=running / "7") as meter:
             count(read_bytes=11_000, documents=5)
             meter.report()
             snapshot = state.update()
             assert (snapshot.portions, snapshot.read_bytes, snapshot.documents) == (0, 11_000, 5)
-            build.tokenize_split(work, 1)  # its record is there, and the worker has not ended the task
+            build.tokenize_portion(work, 1)  # its record is there, and the worker has not ended the task
             meter.report()
             snapshot = state.update()
             assert snapshot.portions == 1
@@ -163,7 +163,7 @@ def test_shards_at_hand_count(tmp_path, wiki_file, small_options):
     with launch(tmp_path, wiki_file, small_options) as work:
         build.train_tokenizer(work)
         for number in range(len(work.portions)):
-            build.tokenize_split(work, number)
+            build.tokenize_portion(work, number)
         first, *others = build.plan_shards(work)
         state = state_of(work)
         running = work.folder.local / "running"
@@ -292,7 +292,7 @@ def test_what_a_run_took_and_what_it_found_done(tmp_path, wiki_file, small_optio
     interrupted = pytest.raises(KeyboardInterrupt)
     with interrupted, launch(tmp_path, wiki_file, small_options) as work, Progress(work) as first:
         build.train_tokenizer(work)
-        build.tokenize_split(work, 0)
+        build.tokenize_portion(work, 0)
         raise KeyboardInterrupt
     num_portions = len(work.portions)
     assert (first.took().portions, first.took().portions_found) == (1, 0)
@@ -312,7 +312,7 @@ def test_shards_found_done_are_told(tmp_path, wiki_file, small_options, capsys):
     with pytest.raises(KeyboardInterrupt), launch(tmp_path, wiki_file, small_options) as work:
         build.train_tokenizer(work)
         for number in range(len(work.portions)):
-            build.tokenize_split(work, number)
+            build.tokenize_portion(work, number)
         build.build_shard(work, build.plan_shards(work)[1])
         raise KeyboardInterrupt
     with launch(tmp_path, wiki_file, small_options) as work, Progress(work) as run:

@@ -174,7 +174,7 @@ def stopped_before_the_end(place, jsonl_file, options):
     """Builds all but what is beside the shards."""
     with pytest.raises(KeyboardInterrupt), open_build([str(jsonl_file)], out=place, options=options) as work:
         stages.train_tokenizer(work)
-        stages.tokenize_split(work, 0)
+        stages.tokenize_portion(work, 0)
         for task in stages.plan_shards(work):
             stages.build_shard(work, task)
         raise KeyboardInterrupt
@@ -244,7 +244,7 @@ def test_command_killed_in_each_half_completes_with_the_same_bytes(bucket, proxy
     pages = "".join(article(f"Title {number}", text) for number, text in enumerate(iter_texts(700)))
     wiki.write_text(f'<mediawiki version="0.11" xml:lang="en">\n{pages}</mediawiki>\n')
     place = bucket.uri(proxy.address)
-    kill_at(wiki, place, "tokenize_split")
+    kill_at(wiki, place, "tokenize_portion")
     kill_at(wiki, place, "build_shard")
     assert "manifest.json" not in bucket.objects()
     built = {name for name in bucket.objects() if name.endswith(".tar.json")}

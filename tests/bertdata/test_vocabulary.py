@@ -13,9 +13,9 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from bertdata.config import ReadOptions, TokenizerOptions
 from bertdata.documents import Document
 from bertdata.errors import InputError
-from bertdata.sample import WordCounts, count_words_of_portion, read_sample
 from bertdata.splits import plan_splits
 from bertdata.vocabulary import SPECIALS, _alphabet, _count_words, train_wordpiece
+from bertdata.vocabulary_sample import WordCounts, count_words_of_portion, read_vocabulary_sample
 from bertdata.wordpiece import Vocabulary, is_lowercase
 from tests.bertdata.memory_folder import MemoryFolder
 from tests.corpus import iter_texts
@@ -31,7 +31,7 @@ def sample_of(texts, *, language=None):
         counts.add(Document(id="", text=text, language=language), language_option="auto")
     folder = MemoryFolder()
     counts.write(folder, 0)
-    return read_sample(folder, num_portions=1, sample_bytes=1 << 30)
+    return read_vocabulary_sample(folder, num_portions=1, sample_bytes=1 << 30)
 
 
 def train(texts, **options):
@@ -131,7 +131,7 @@ def test_count_portion_reads_a_dump(wiki_file):
     (split,) = plan_splits([str(wiki_file)], options=ReadOptions())
     folder = MemoryFolder()
     count_words_of_portion(folder, 0, (split,), options=ReadOptions(), sample_bytes=1 << 30)
-    sample = read_sample(folder, num_portions=1, sample_bytes=1 << 30)
+    sample = read_vocabulary_sample(folder, num_portions=1, sample_bytes=1 << 30)
     assert sample.language == "en"
     assert sample.chunks["the"] > 100
 

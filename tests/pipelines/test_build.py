@@ -10,7 +10,7 @@ from bertdata import build as stages
 from bertdata.errors import ConfigError, InputError, OutputError
 from bertdata.fingerprint import library_versions
 from bertdata.launch import open_build
-from bertdata.work import split_record
+from bertdata.work import portion_record
 from pipelines.beam_options import pipeline_options
 from pipelines.build import COUNTERS, _count_words, _Stage, build_on_beam, build_pipeline
 from pipelines.supervise import run_supervised
@@ -133,8 +133,8 @@ def test_metrics_count_what_was_done(tmp_path, wiki_file, trained):
             stages.count_words(work, number)
         stages.train_tokenizer(work)
         for number in range(2):
-            stages.tokenize_split(work, number)
-        found = [work.read(split_record(number))["counts"] for number in range(2)]
+            stages.tokenize_portion(work, number)
+        found = [work.read(portion_record(number))["counts"] for number in range(2)]
         pipeline = beam.Pipeline(options=pipeline_options(runner="FnApiRunner", num_workers=1))
         build_pipeline(pipeline, work)
         result = pipeline.run()

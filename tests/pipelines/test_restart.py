@@ -36,7 +36,7 @@ OPTIONS = ("--max-seq-length", "64", "--num-shards", "3", "--num-workers", "2", 
 STAGES = {
     "count_words": ("rename", "*/words/00000.json"),
     "train_tokenizer": ("rename", "*/.work/tokenizer.json"),
-    "tokenize_split": ("rename", "*/splits/00000.json"),
+    "tokenize_portion": ("rename", "*/splits/00000.json"),
     "plan_shards": ("rename", "*/.work/plan.json"),
     "build_shard": ("rename", "*/train-00001-of-00003.tar"),
     "write_data_sets": ("rename", "*/manifest.json"),
@@ -145,13 +145,15 @@ def test_killed_launchers_and_runners_leave_no_process_and_the_build_goes_on(tmp
     out, temporary = tmp_path / "shards", tmp_path / "tmp"
     temporary.mkdir()
 
-    held = Held(dump, out, "tokenize_split", temporary=temporary)
+    held = Held(dump, out, "tokenize_portion", temporary=temporary)
     second = run(dump, out)
     assert second.returncode == 1
     assert "another build is writing to" in second.stderr
     code, stderr, seconds = held.end(signal.SIGKILL, held.runner)
     assert (code, seconds < 10) == (1, True)
-    assert re.search(r"process \d+, which runs FnApiRunner, was killed by signal 9 .* at: tokenize_split 0 \(", stderr)
+    assert re.search(
+        r"process \d+, which runs FnApiRunner, was killed by signal 9 .* at: tokenize_portion 0 \(", stderr
+    )
 
     # Launcher and runner die at once: their workers end by themselves.
     held = Held(dump, out, "plan_shards", temporary=temporary)
@@ -237,7 +239,7 @@ def test_full_disks_and_other_inputs_are_named_and_the_build_goes_on(tmp_path, d
     away.rename(dump)
 
     if mounted:  # the whole disk, so that neither the error nor the log can be written to it
-        held = Held(dump, out, "tokenize_split", temporary=temporary)
+        held = Held(dump, out, "tokenize_portion", temporary=temporary)
         fill(folder)
         code, stderr = held.go_on()
         assert code == 1

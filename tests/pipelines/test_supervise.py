@@ -60,7 +60,7 @@ def test_dead_worker_of_a_runner_that_hangs_is_named(supervised):
     with pytest.raises(
         BertDataError, match=r"worker process \d+ \(at build_shard 3\) was killed by signal 9 \(SIGKILL\)"
     ):
-        supervised("start_worker('tokenize_split 1'); kill(start_worker('build_shard 3')); time.sleep(60)")
+        supervised("start_worker('tokenize_portion 1'); kill(start_worker('build_shard 3')); time.sleep(60)")
 
 
 def test_dead_worker_of_a_runner_that_fails_is_named(supervised):
@@ -78,10 +78,12 @@ def test_worker_that_dies_between_two_tasks_or_before_the_first_is_named(supervi
 
 
 def test_killed_runner_is_named_with_what_its_workers_were_at(supervised):
-    message = r"process \d+, which runs FnApiRunner, was killed by signal 11 \(SIGSEGV\)\. .* at: tokenize_split 1; tok"
+    message = (
+        r"process \d+, which runs FnApiRunner, was killed by signal 11 \(SIGSEGV\)\. .* at: tokenize_portion 1; tok"
+    )
     with pytest.raises(BertDataError, match=message):
         supervised(
-            "start_worker('tokenize_split 1'); start_worker('tokenize_split 1'); os.kill(os.getpid(), signal.SIGSEGV)"
+            "start_worker('tokenize_portion 1'); start_worker('tokenize_portion 1'); os.kill(os.getpid(), signal.SIGSEGV)"
         )
 
 
@@ -136,7 +138,7 @@ def test_sigterm_ends_the_whole_group(supervised, tmp_path):
     thread = threading.Thread(target=terminate)
     thread.start()
     with pytest.raises(KeyboardInterrupt) as raised:
-        supervised("start_worker('tokenize_split 1'); time.sleep(60)")
+        supervised("start_worker('tokenize_portion 1'); time.sleep(60)")
     thread.join()
     assert raised.value.args == (signal.SIGTERM,)
     assert signal.getsignal(signal.SIGTERM) == previous

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bertdata.build import build_shard, count_words, plan_shards, tokenize_split, train_tokenizer, write_data_sets
+from bertdata.build import build_shard, count_words, plan_shards, tokenize_portion, train_tokenizer, write_data_sets
 from bertdata.launch import open_build
 from bertdata.storage import LocalFolder
 from bertdata.work import Work
@@ -22,7 +22,7 @@ def run_all_stages(out, wait):
     work = Work.load(out)
     numbers = range(len(work.portions))
     stages = [(count_words, number) for number in numbers] + [(train_tokenizer,)]
-    stages += [(tokenize_split, number) for number in numbers]
+    stages += [(tokenize_portion, number) for number in numbers]
     for stage, *element in stages:
         wait()
         stage(work, *element)

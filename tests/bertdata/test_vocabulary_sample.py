@@ -14,14 +14,14 @@ from bertdata.config import ReadOptions
 from bertdata.documents import Document
 from bertdata.inputs import find_inputs
 from bertdata.portions import plan_portions
-from bertdata.sample import (
+from bertdata.vocabulary_sample import (
     NUM_LEVELS,
     PortionWords,
     WordCounts,
     _num_long_chars,
     count_words_of_portion,
     lowest_level,
-    read_sample,
+    read_vocabulary_sample,
 )
 from tests.bertdata.memory_folder import MemoryFolder
 from tests.corpus import iter_texts
@@ -74,7 +74,7 @@ def test_sample_depends_on_neither_partition_nor_order_nor_what_a_portion_knew(o
         count_into(folder, number, texts, sample_bytes=sample_bytes, level=possible)
     num_portions = len(bounds) - 1
     folder.asked.clear()
-    sample = read_sample(folder, num_portions=num_portions, sample_bytes=sample_bytes)
+    sample = read_vocabulary_sample(folder, num_portions=num_portions, sample_bytes=sample_bytes)
     assert sample.chunks == wanted
     assert sample.language == "en"
     # Of each portion the levels of the sample are read, and no others.
@@ -106,13 +106,13 @@ def test_finished_portion_is_not_counted_again(tmp_path):
     count_words_of_portion(folder, 0, portion, options=ReadOptions(), sample_bytes=100)
     path.unlink()
     count_words_of_portion(folder, 0, portion, options=ReadOptions(), sample_bytes=100)
-    assert read_sample(folder, num_portions=1, sample_bytes=100).chunks == Counter({"One": 1, "two.": 1})
+    assert read_vocabulary_sample(folder, num_portions=1, sample_bytes=100).chunks == Counter({"One": 1, "two.": 1})
 
 
 def test_portion_reads_a_bounded_number_of_records(tmp_path, monkeypatch):
-    from bertdata import sample
+    from bertdata import vocabulary_sample
 
-    monkeypatch.setattr(sample, "MAX_RECORDS_SEEN", 3)
+    monkeypatch.setattr(vocabulary_sample, "MAX_RECORDS_SEEN", 3)
     path = tmp_path / "a.txt"
     path.write_text("One two.\n")
     (portion,) = plan_portions(find_inputs([str(path)]), options=ReadOptions())
@@ -154,7 +154,7 @@ def test_vocabulary_is_the_same_with_any_number_of_workers_and_files(tmp_path):
 @given(text=st.text(alphabet="ab\n\t \u3000\x1c\u2028", max_size=40), piece_chars=st.integers(1, 8))
 def test_words_of_a_large_document_are_counted_piece_by_piece(text, piece_chars):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bertdata.sample._PIECE_CHARS", piece_chars)
+        patch.setattr("bertdata.vocabulary_sample._PIECE_CHARS", piece_chars)
         words = WordCounts(sample_bytes=1 << 20)
         words.add(Document(id="", text=text, language=None), language_option="en")
     assert words.chunks[level_of(text)] == Counter(text.split())
@@ -186,8 +186,8 @@ def test_long_words_raise_the_level_until_few_are_left(texts, num_portions, limi
     for number in range(num_portions):
         count_into(folder, number, texts[number::num_portions], sample_bytes=1 << 20)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bertdata.sample.MAX_LONG_CHARS", limit)
-        sample = read_sample(folder, num_portions=num_portions, sample_bytes=1 << 20)
+        patch.setattr("bertdata.vocabulary_sample.MAX_LONG_CHARS", limit)
+        sample = read_vocabulary_sample(folder, num_portions=num_portions, sample_bytes=1 << 20)
     kept = next(
         kept for level in range(NUM_LEVELS) if long_chars(kept := [t for t in texts if level_of(t) >= level]) <= limit
     )

@@ -42,7 +42,14 @@ from bertdata.rejects import iter_checked_documents
 from bertdata.sentences import resolve_language
 from bertdata.storage import Folder
 
-__all__ = ["PortionWords", "Sample", "WordCounts", "count_words_of_portion", "lowest_level", "read_sample"]
+__all__ = [
+    "PortionWords",
+    "VocabularySample",
+    "WordCounts",
+    "count_words_of_portion",
+    "lowest_level",
+    "read_vocabulary_sample",
+]
 
 NUM_LEVELS = 64
 _PIECE_CHARS = 1 << 20
@@ -55,7 +62,7 @@ MAX_RECORDS_SEEN = 64  # of portions that are done, when another begins
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
+class VocabularySample:
     """What a vocabulary is trained on.
 
     Attributes:
@@ -200,7 +207,7 @@ def count_words_of_portion(
     words.write(folder, number)
 
 
-def read_sample(folder: Folder, *, num_portions: int, sample_bytes: int) -> Sample:
+def read_vocabulary_sample(folder: Folder, *, num_portions: int, sample_bytes: int) -> VocabularySample:
     """Reads the words of the sample, of the levels that it has and no other.
 
     Args:
@@ -219,7 +226,7 @@ def read_sample(folder: Folder, *, num_portions: int, sample_bytes: int) -> Samp
         for counts in record.languages[level:]:
             languages.update(counts)
     language = min(languages, key=lambda name: (-languages[name], name), default="en")
-    return Sample(chunks=chunks, language=language)
+    return VocabularySample(chunks=chunks, language=language)
 
 
 def _read_chunks(folder: Folder, records: Sequence[PortionWords], *, level: int) -> Counter[str]:
