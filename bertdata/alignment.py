@@ -93,9 +93,9 @@ def align(sample: Sample, *, tokens: npt.NDArray[Any], offsets: IntArray, next_s
         return Alignment(a=_best(a, a_size, offsets), b=None)
     b = _occurrences(tokens, b_tokens)
     if not sample.next_sentence_label:
-        pair = _adjacent(a, a_size, b, len(b_tokens), offsets)
+        pair = _adjacent(a, b, sizes=(a_size, len(b_tokens)), offsets=offsets)
     elif next_sentence == "sop":
-        pair = _adjacent(b, len(b_tokens), a, a_size, offsets)[::-1]
+        pair = _adjacent(b, a, sizes=(len(b_tokens), a_size), offsets=offsets)[::-1]
     else:
         pair = _best(a, a_size, offsets), _best(b, len(b_tokens), offsets)
     return Alignment(a=pair[0], b=pair[1])
@@ -143,13 +143,14 @@ def _best(starts: IntArray, size: int, offsets: IntArray) -> Segment:
 
 
 def _adjacent(
-    before: IntArray, before_size: int, after: IntArray, after_size: int, offsets: IntArray
+    before: IntArray, after: IntArray, *, sizes: tuple[int, int], offsets: IntArray
 ) -> tuple[Segment, Segment]:
     """Returns the places of two segments, one after the other, between and around which the fewest tokens are cut.
 
     Raises:
         ShardError: The second stands nowhere after the first.
     """
+    before_size, after_size = sizes
     next_after = np.searchsorted(after, before + before_size)
     has_next = next_after < len(after)
     if not has_next.any():

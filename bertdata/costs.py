@@ -16,7 +16,7 @@ from bertdata.planning import estimate_bytes
 from bertdata.shards import token_dtype
 from bertdata.splits import Split
 
-__all__ = ["PARALLEL", "STAGES", "DiskNeed", "InputCosts", "expected_disk", "expected_seconds"]
+__all__ = ["PARALLEL", "STAGES", "TOKENS_PER_BYTE", "DiskNeed", "InputCosts", "expected_disk", "expected_seconds"]
 
 STAGES = ("reading words", "vocabulary", "tokenizing", "building shards")
 PARALLEL = frozenset({"reading words", "tokenizing", "building shards"})  # the vocabulary is one process's work
@@ -35,7 +35,8 @@ _EXPANSIONS = {"none": (1.0, 1.0), "bz2": (2.0, 4.0), "gz": (1.5, 2.8), "zst": (
 
 _READ_SECONDS = {"mediawiki": 0.085, "jsonl": 0.033, "parquet": 0.03, "wikiextractor": 0.03, "text": 0.03}  # per MB
 _DECOMPRESS_SECONDS = {"none": 0.0, "bz2": 0.11, "gz": 0.01, "zst": 0.005}  # per MB that comes out
-_TOKENS_PER_BYTE = (0.15, 0.24)
+TOKENS_PER_BYTE = 0.24  # of text, usually
+_LEAST_TOKENS_PER_BYTE = 0.15
 _SENTENCE_BYTES = 100
 
 
@@ -58,7 +59,7 @@ class InputCosts:
     @property
     def tokens(self) -> float:
         """Tokens of text, about."""
-        return self.text_bytes * _TOKENS_PER_BYTE[1]
+        return self.text_bytes * TOKENS_PER_BYTE
 
     @classmethod
     def of(cls, splits: Iterable[Split]) -> InputCosts:
@@ -114,8 +115,9 @@ def expected_disk(costs: InputCosts, *, options: BuildOptions) -> DiskNeed:
     """Returns what a build needs of the disk: the tokens of all documents in the work folder, and the shards."""
     least, usual = (
         _disk_bytes(int(text_bytes * tokens_per_byte), sentences=text_bytes / _SENTENCE_BYTES, options=options)
-        for text_bytes, tokens_per_byte in zip(
-            (costs.least_text_bytes, costs.text_bytes), _TOKENS_PER_BYTE, strict=True
+        for text_bytes, tokens_per_byte in (
+            (costs.least_text_bytes, _LEAST_TOKENS_PER_BYTE),
+            (costs.text_bytes, TOKENS_PER_BYTE),
         )
     )
     return DiskNeed(least=least, usual=usual)

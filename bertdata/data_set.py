@@ -20,13 +20,12 @@ from bertdata.shard_reading import read_block
 from bertdata.shards import Block, position_dtype
 from bertdata.statistics import Statistics, load_statistics
 from bertdata.uris import is_uri
-from bertdata.wordpiece import Vocabulary, load_tokenizer, tokenizer_files
+from bertdata.wordpiece import MAX_TOKENIZER_BYTES, Vocabulary, load_tokenizer, tokenizer_files
 
 __all__ = ["DataSet", "check_shards", "open_data_set"]
 
 _LOG = logging.getLogger(__name__)
 
-MAX_TOKENIZER_BYTES = 1 << 28
 _MAX_COPIES_DISCARDED = 2  # of a shard, for one read
 
 
@@ -54,14 +53,22 @@ class DataSet:
         return self.index.take(wanted[self.index.shard] if len(self.index) else np.zeros(0, dtype=bool))
 
     def only(self, shard: int) -> DataSet:
-        """Returns the part that is one shard, for a process that needs no other."""
+        """Returns the part that is one shard, for a process that needs no other.
+
+        Args:
+            shard: Number of the shard in `Manifest.shards`.
+        """
         index = self.index.take(self.index.shard == shard)
         index = dataclasses.replace(index, shard=np.zeros_like(index.shard))
         manifest = dataclasses.replace(self.manifest, shards=(self.manifest.shards[shard],))
         return dataclasses.replace(self, manifest=manifest, index=index)
 
     def load_statistics(self) -> Statistics:
-        """Reads the statistics that the build counted."""
+        """Reads the statistics that the build counted.
+
+        Raises:
+            ShardError: They are missing, or not those of such a data set.
+        """
         return load_statistics(
             self.folder,
             max_seq_length=self.manifest.options["pairs"]["max_seq_length"],
@@ -70,6 +77,10 @@ class DataSet:
 
     def copy_tokenizer(self, out: Path, *, overwrite: bool = False) -> None:
         """Writes the files of the tokenizer to another folder.
+
+        Args:
+            out: The folder, which is there.
+            overwrite: Replace those of another tokenizer.
 
         Raises:
             OutputError: The folder holds those of another tokenizer, and they are not to be overwritten.
@@ -98,6 +109,10 @@ class DataSet:
 
     def read(self, blocks: BlockIndex, row: int) -> Block:
         """Reads the block in row `row` of `blocks`, checked; see `bertdata.shard_reading.read_block`.
+
+        Args:
+            blocks: From `blocks`, or `index`.
+            row: Which of them.
 
         Raises:
             ShardError: The block is damaged, also after its shard was fetched again where it is a copy; or it is not
@@ -170,13 +185,13 @@ def check_shards(folder: Path, manifest: Manifest) -> None:
             raise ShardError(f"{path} has {num_bytes:,} bytes, not {shard.num_bytes:,}; {hint}")
 
 
-def open_data_set(folder: Path | str, cache: CacheOptions | None = None) -> DataSet:
+def open_data_set(folder: Path | str, *, cache: CacheOptions | None = None) -> DataSet:
     """Opens a finished data set.
 
     Args:
         folder: Folder that `bertdata build` wrote; or the URI of a copy of it, s3://, gs://, https:// or http://, whose
             shards are fetched when they are needed.
-        cache: Where the shards of a URI are kept.
+        cache: Where the shards of a URI are kept; None for `CacheOptions()`.
 
     Raises:
         ShardError: There is no manifest (the build has not finished, or this is another folder), the format version is

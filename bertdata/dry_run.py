@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bertdata.config import BuildOptions
+from bertdata.costs import TOKENS_PER_BYTE
 from bertdata.errors import InputError
 from bertdata.measuring import Measured, measure
 from bertdata.planning import ShardTask, plan_tasks
@@ -197,14 +198,14 @@ def _extrapolate(
         peak_disk_bytes=round(shard_bytes + _work_bytes(totals, measured, options=options)),
         seconds=seconds,
         num_workers=num_workers,
-        worker_memory=_worker_memory(tasks, share_of, totals, measured) + _BEAM_BYTES,
+        worker_memory=_worker_memory(tasks, share_of=share_of, totals=totals, measured=measured) + _BEAM_BYTES,
         launcher_memory=_LAUNCHER_BYTES,
     )
 
 
 def _text_bytes(measured: Measured) -> float:
     """Returns about how many bytes of text the sample has."""
-    return sum(counts["tokens"] for counts in measured.counts) / 0.24
+    return sum(counts["tokens"] for counts in measured.counts) / TOKENS_PER_BYTE
 
 
 def _work_bytes(totals: Counter[str], measured: Measured, *, options: BuildOptions) -> float:
@@ -212,11 +213,11 @@ def _work_bytes(totals: Counter[str], measured: Measured, *, options: BuildOptio
     runs = measured.run_bytes * totals["tokens"] / sum(counts["tokens"] for counts in measured.counts)
     if options.tokenizer.path is not None:
         return runs
-    return runs + _WORDS_SHARE * min(totals["tokens"] / 0.24, 4 * options.tokenizer.sample_bytes)
+    return runs + _WORDS_SHARE * min(totals["tokens"] / TOKENS_PER_BYTE, 4 * options.tokenizer.sample_bytes)
 
 
 def _worker_memory(
-    tasks: Sequence[ShardTask], share_of: dict[ShardTask, float], totals: Counter[str], measured: Measured
+    tasks: Sequence[ShardTask], *, share_of: dict[ShardTask, float], totals: Counter[str], measured: Measured
 ) -> int:
     """Returns the peak memory of a worker without Beam: that of tokenizing, or of the largest shard."""
     before, tokenized, built = measured.memory

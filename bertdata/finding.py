@@ -130,7 +130,7 @@ class _Search:
             return (self._look_at_pages if split.format == "mediawiki" else self._look_at_records)(split, progress)
 
     def _look_at_pages(self, split: Split, progress: ByteProgress) -> FoundRecord | None:
-        intake = Intake(split, self._options, Counter(), [])
+        intake = _intake_of(split, self._options)
         chunks = _iter_chunks(split, progress)
         for kind, (title, text) in iter_pages(split, chunks, max_page_bytes=intake.max_record_bytes):
             if title in self._titles:
@@ -144,7 +144,7 @@ class _Search:
 
     def _look_at_records(self, split: Split, progress: ByteProgress) -> FoundRecord | None:
         name_of_file = file_name(split.path)
-        for record in iter_records(split, intake=Intake(split, self._options, Counter(), [])):
+        for record in iter_records(split, intake=_intake_of(split, self._options)):
             data = record.data.text if isinstance(record.data, Extract) else record.data
             progress.advance(len(data) if isinstance(data, (bytes, str)) else 0)
             where = record.where.replace(",", "")
@@ -159,6 +159,11 @@ class _Search:
         self._unsorted += names
         if len(self._unsorted) >= _NAMES_AT_ONCE:
             self.nearest()
+
+
+def _intake_of(split: Split, options: ReadOptions) -> Intake:
+    """Returns an intake whose counts and rejects nobody looks at."""
+    return Intake(split, options=options, counts=Counter(), rejects=[])
 
 
 def _iter_chunks(split: Split, progress: ByteProgress) -> Iterator[Chunk]:
@@ -187,11 +192,11 @@ def _read(record: Record, split: Split, *, options: ReadOptions) -> FoundRecord:
     """Makes a document of a record as the build does, and finds out why where it makes none."""
     counts: Counter[str] = Counter()
     rejects: list[Reject] = []
-    documents = list(read_record(record, split, intake=Intake(split, options, counts, rejects)))
+    documents = list(read_record(record, split, intake=Intake(split, options=options, counts=counts, rejects=rejects)))
     dropped = ""
     if not documents:
         lenient = dataclasses.replace(options, min_document_chars=1, filter=None)
-        documents = list(read_record(record, split, intake=Intake(split, lenient, Counter(), [])))
+        documents = list(read_record(record, split, intake=_intake_of(split, lenient)))
         dropped = _why_dropped(counts, rejects, documents, options=options)
     return FoundRecord(
         path=split.path,

@@ -37,7 +37,7 @@ class Intake:
         rejects: Gets the first 20 rejected records.
     """
 
-    def __init__(self, split: Split, options: ReadOptions, counts: Counter[str], rejects: list[Reject]) -> None:
+    def __init__(self, split: Split, *, options: ReadOptions, counts: Counter[str], rejects: list[Reject]) -> None:
         self.options = options
         # A record may be longer than its text, by escapes or markup, but not without limit: it is held in memory.
         self.max_record_bytes = 3 * options.max_document_bytes + MIB

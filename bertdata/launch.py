@@ -25,7 +25,7 @@ from bertdata.portions import plan_portions
 from bertdata.removal import withdraw_changed_shards
 from bertdata.storage import Folder, open_folder
 from bertdata.uris import is_uri
-from bertdata.work import BUILD, WORK, Work, data_set_places
+from bertdata.work import BUILD, ERROR, WORK, Work, data_set_places
 
 __all__ = ["open_build", "read_written_manifest"]
 
@@ -88,7 +88,7 @@ def _ended_with_advice(out: str) -> bool:
     """Returns whether an unfinished build ended because of its options or input, so that other ones may replace it."""
     folder = open_folder(out).child(WORK)
     kinds = [error.__name__ for error in (ConfigError, InputError, ChangedInputError)]
-    return folder.has("error.json") and json.loads(folder.read("error.json"))["kind"] in kinds
+    return folder.has(ERROR) and json.loads(folder.read(ERROR))["kind"] in kinds
 
 
 def _prepare_folder(

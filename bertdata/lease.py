@@ -31,6 +31,7 @@ from bertdata.errors import BertDataError, OutputError
 from bertdata.storage import Folder, child_place
 from bertdata.store_folder import StoreFolder
 from bertdata.uris import location_of
+from bertdata.work import WORK
 
 __all__ = ["Lease", "LeaseTimes", "hold_lease"]
 
@@ -212,7 +213,7 @@ def hold_lease(out: str) -> Iterator[None]:
         OutputError: Another launcher holds it, or the folder cannot be written to; at the end, that it was lost.
     """
     # With a process of its own, so that nothing else is waited for.
-    folder = StoreFolder(child_place(out, ".work"), timeout=_TIMEOUT_SECONDS, max_failures=_MAX_FAILURES)
+    folder = StoreFolder(child_place(out, WORK), timeout=_TIMEOUT_SECONDS, max_failures=_MAX_FAILURES)
     try:
         with Lease(folder, where=location_of(out)):
             yield

@@ -5,7 +5,6 @@ No index of keys is kept; one member of each block is read, a few per cent of a 
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,12 +23,11 @@ from bertdata.files import read_plain_file
 from bertdata.lines import join_lines
 from bertdata.sentences import sentences_of
 from bertdata.shard_reading import read_field
-from bertdata.spill import document_key
+from bertdata.spill import document_key, parse_key
 
 __all__ = ["Place", "describe_document", "find_document", "iter_document_keys"]
 
 _MAX_TEXT_BYTES = 1 << 28
-_KEY = re.compile(r"[0-9a-fA-F]{16}([0-9a-fA-F]{16})?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +128,8 @@ def describe_document(data_set: DataSet, key_or_file: str) -> tuple[str, bool]:
     Raises:
         InputError: It is neither a key nor a readable file of UTF-8 text.
     """
-    keys = [int(key_or_file[:16], 16)] if _KEY.fullmatch(key_or_file) else _keys_of_file(data_set, Path(key_or_file))
+    key64 = parse_key(key_or_file)
+    keys = [int(key64, 16)] if key64 is not None else _keys_of_file(data_set, Path(key_or_file))
     for key, places in _find_documents(data_set, keys).items():
         if places:
             return _describe_places(key, places), True

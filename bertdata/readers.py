@@ -63,7 +63,7 @@ def iter_documents(
     facts = {"num_bytes": split.file_bytes, "version": split.file_version}
     if not is_uri(split.path):  # an object's state is told with its first bytes; one request less
         check_unchanged(split.path, **facts)
-    intake = Intake(split, options, counts, rejects)
+    intake = Intake(split, options=options, counts=counts, rejects=rejects)
     try:
         for record in iter_records(split, intake=intake):
             yield from read_record(record, split, intake=intake)

@@ -15,14 +15,14 @@ from bertdata.index import INDEX, MAX_INDEX_BYTES
 from bertdata.manifest import MANIFEST, MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from bertdata.remote import RemoteFolder, open_remote, read_remote
 from bertdata.shard_cache import ShardCache
-from bertdata.statistics import MAX_STATISTICS_BYTES
+from bertdata.statistics import MAX_STATISTICS_BYTES, STATISTICS
 from bertdata.web import NotFoundError
+from bertdata.wordpiece import MAX_TOKENIZER_BYTES
 
 __all__ = ["fetch_data_set"]
 
-_MAX_TOKENIZER_BYTES = 1 << 28
-_REQUIRED = {"tokenizer.json": _MAX_TOKENIZER_BYTES, INDEX: MAX_INDEX_BYTES}
-_OPTIONAL = {"tokenizer_config.json": _MAX_TOKENIZER_BYTES, "statistics.json": MAX_STATISTICS_BYTES}
+_REQUIRED = {"tokenizer.json": MAX_TOKENIZER_BYTES, INDEX: MAX_INDEX_BYTES}
+_OPTIONAL = {"tokenizer_config.json": MAX_TOKENIZER_BYTES, STATISTICS: MAX_STATISTICS_BYTES}
 _MAX_SECONDS = 60.0  # that others take to write the same small file
 
 

@@ -16,22 +16,18 @@ these exclusions or with others.
 from __future__ import annotations
 
 import logging
-import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 
 from bertdata.errors import ConfigError
 from bertdata.manifest import MANIFEST
-from bertdata.spill import BIN_BITS
+from bertdata.spill import BIN_BITS, parse_key
 from bertdata.work import PLAN, Work, shard_record
 
 __all__ = ["read_document_keys", "withdraw_changed_shards"]
 
 _LOG = logging.getLogger(__name__)
-
-KEY_DIGITS = 16
-_KEY = re.compile(rf"([0-9a-f]{{{KEY_DIGITS}}})([0-9a-f]{{{KEY_DIGITS}}})?")
 
 
 def read_document_keys(path: Path) -> tuple[str, ...]:
@@ -53,9 +49,9 @@ def read_document_keys(path: Path) -> tuple[str, ...]:
     keys = set()
     for number, line in enumerate(text.splitlines(), start=1):
         word = line.partition("#")[0].strip()
-        match = _KEY.fullmatch(word.lower())
-        if match is not None:
-            keys.add(match[1])
+        key = parse_key(word)
+        if key is not None:
+            keys.add(key)
         elif word:
             raise ConfigError(
                 f"--exclude-documents {path}, line {number}: {word[:50]!r} is no document key; give one of 16 or 32 "
@@ -72,7 +68,7 @@ def withdraw_changed_shards(work: Work, *, excluded: Sequence[str]) -> None:
         excluded: The documents that are to be excluded from now on, as `ShardOptions` has them.
     """
     before = work.options.shards.excluded_documents
-    changed = sorted(int(key, 16) >> (4 * KEY_DIGITS - BIN_BITS) for key in {*excluded} ^ {*before})
+    changed = sorted(int(key, 16) >> (64 - BIN_BITS) for key in {*excluded} ^ {*before})
     tasks = work.planned_shards() if work.has(PLAN) else []
     stale = [task for task in tasks if bisect_left(changed, task.first_bin) < bisect_left(changed, task.last_bin)]
     for folder in work.data_set_folders():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,10 @@ import numpy.typing as npt
 
 from bertdata.spans import gather_spans
 
-__all__ = ["BIN_BITS", "Documents", "document_key", "key_bins"]
+__all__ = ["BIN_BITS", "Documents", "document_key", "key_bins", "parse_key"]
 
 BIN_BITS = 16
+_KEY = re.compile(r"([0-9a-f]{16})([0-9a-f]{16})?")
 _SENTENCES_AT_ONCE = 1 << 14  # a document may have 60 MB of them
 
 
@@ -26,6 +28,12 @@ def document_key(sentences: Sequence[str]) -> bytes:
             digest.update(b"\n")
         digest.update("\n".join(sentences[first : first + _SENTENCES_AT_ONCE]).encode())
     return digest.digest()
+
+
+def parse_key(text: str) -> str | None:
+    """Returns the first 16 digits, which is what samples store, of a key of 16 or 32 hexadecimal ones; else None."""
+    match = _KEY.fullmatch(text.lower())
+    return match[1] if match is not None else None
 
 
 def key_bins(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:

@@ -22,6 +22,7 @@ from bertdata.files import write_atomically
 from bertdata.shards import token_dtype
 
 __all__ = [
+    "MAX_TOKENIZER_BYTES",
     "MAX_VOCAB_SIZE",
     "ROLES",
     "Vocabulary",
@@ -46,6 +47,9 @@ ROLES: dict[str, tuple[str, ...]] = {
 
 MAX_VOCAB_SIZE = 1 << 22
 """Ids of a vocabulary at most; what is made per id stays small."""
+
+MAX_TOKENIZER_BYTES = 1 << 28
+"""Bytes of each file of a data set's tokenizer at most."""
 
 _WORD_START_MARKS = ("\u0120", "\u2581")  # byte-level BPE's space, sentencepiece's space
 

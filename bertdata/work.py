@@ -50,13 +50,24 @@ from bertdata.statistics import Statistics
 from bertdata.storage import Folder, child_place, open_folder
 from bertdata.uris import is_uri
 
-__all__ = ["BUILD", "PLAN", "WORK", "Work", "data_set_places", "portion_record", "shard_record", "shard_statistics"]
+__all__ = [
+    "BUILD",
+    "ERROR",
+    "PLAN",
+    "WORK",
+    "Work",
+    "data_set_places",
+    "portion_record",
+    "shard_record",
+    "shard_statistics",
+]
 
 _LOG = logging.getLogger(__name__)
 
 WORK = ".work"
 BUILD = "build.json"
 PLAN = "plan.json"
+ERROR = "error.json"
 
 
 def data_set_places(out: str | Path, *, options: BuildOptions) -> list[str]:
@@ -206,9 +217,9 @@ class Work:
         local = self.folder.local
         is_supervised = is_uri(self.out) and local.exists()
         if is_supervised:
-            write_atomically(local / "error.json", json.dumps(values).encode())
+            write_atomically(local / ERROR, json.dumps(values).encode())
         try:
-            self.write("error.json", values)
+            self.write(ERROR, values)
         except DownloadError as problem:
             if not is_supervised:
                 raise
@@ -216,11 +227,11 @@ class Work:
 
     def recorded_error(self) -> BertDataError | None:
         """Returns the error that a stage kept, if any."""
-        path = self.folder.local / "error.json"
+        path = self.folder.local / ERROR
         if path.exists():
             values = json.loads(path.read_bytes())
-        elif self.has("error.json"):
-            values = self.read("error.json")
+        elif self.has(ERROR):
+            values = self.read(ERROR)
         else:
             return None
         kind: type[BertDataError] = getattr(errors, values["kind"])
@@ -243,4 +254,4 @@ class Work:
         for folder in (self.out_folder, *self.data_set_folders()):
             folder.sweep()
         self.folder.sweep(recursive=True)
-        self.folder.remove(["error.json"])
+        self.folder.remove([ERROR])

@@ -84,12 +84,12 @@ def run_supervised(
             )
         with output:
             try:
-                _watch(process, work, output, workers)
+                _watch(process, work=work, output=output, workers=workers)
             finally:
                 _end_group(process, patience=0 if are_workers_here else _CANCEL_SECONDS)
                 shutil.rmtree(temporary, ignore_errors=True)
     if process.returncode:
-        _raise_failure(work, process, output, workers, name=runner)
+        _raise_failure(process, work=work, output=output, workers=workers, name=runner)
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt(number)
 
 
-def _watch(process: subprocess.Popen[bytes], work: Work, output: PipelineOutput, workers: Workers) -> None:
+def _watch(process: subprocess.Popen[bytes], *, work: Work, output: PipelineOutput, workers: Workers) -> None:
     """Waits for the process; raises when a worker is gone, or has failed, and Beam does not notice."""
     failing_since: float | None = None
     while True:
@@ -124,7 +124,7 @@ def _watch(process: subprocess.Popen[bytes], work: Work, output: PipelineOutput,
 
 
 def _raise_failure(
-    work: Work, process: subprocess.Popen[bytes], output: PipelineOutput, workers: Workers, *, name: str
+    process: subprocess.Popen[bytes], *, work: Work, output: PipelineOutput, workers: Workers, name: str
 ) -> None:
     """Raises why the pipeline's process, which has ended, did so."""
     if (recorded := work.recorded_error() or output.error) is not None:

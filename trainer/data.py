@@ -173,7 +173,7 @@ def open_training_data(shards: Sequence[str], *, cache: CacheOptions | None = No
             f"--shards gives weights to {len(weights)} of {len(parsed)} data sets; give one to each, or to none, and "
             "each counts by its size"
         )
-    data_sets = tuple(open_data_set(place, cache) for place, _ in parsed)
+    data_sets = tuple(open_data_set(place, cache=cache) for place, _ in parsed)
     return TrainingData(data_sets=data_sets, weights=tuple(weights) or None)
 
 

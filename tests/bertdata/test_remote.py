@@ -398,10 +398,10 @@ def test_data_set_is_read_from_each_kind_of_store(store, tmp_path, monkeypatch):
     for shard in manifest.shards:
         with cache.open(shard) as path:
             assert path.read_bytes() == (here.folder / shard.name).read_bytes()
-    again = open_data_set(store.uri, CacheOptions(folder=tmp_path / "cache"))
+    again = open_data_set(store.uri, cache=CacheOptions(folder=tmp_path / "cache"))
     assert again.load_vocabulary().roles == here.load_vocabulary().roles
 
 
 def test_data_set_that_is_not_there_is_missed_as_clearly_as_a_folder(store, tmp_path):
     with pytest.raises(ShardError, match=f"{store.location} has no manifest.json, so it is not a finished data set"):
-        open_data_set(store.uri, CacheOptions(folder=tmp_path))
+        open_data_set(store.uri, cache=CacheOptions(folder=tmp_path))

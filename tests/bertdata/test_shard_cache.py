@@ -64,7 +64,7 @@ def there(server, tmp_path):
     def open_it(*, num_shards=None, **options):
         max_bytes = None if num_shards is None else room_for(num_shards, server)
         cache = CacheOptions(**{"folder": tmp_path / "cache", "max_bytes": max_bytes, "timeout": 5.0} | options)
-        opened.append(open_data_set(f"http://{server.address}/x", cache))
+        opened.append(open_data_set(f"http://{server.address}/x", cache=cache))
         return opened[-1]
 
     yield open_it
@@ -515,7 +515,7 @@ def test_process_ends_though_it_fetches_ahead(server, tmp_path):
 import bertdata, pathlib
 from bertdata.cache_options import CacheOptions
 options = CacheOptions(folder=pathlib.Path({str(tmp_path)!r}))
-data_set = bertdata.open_data_set("http://{server.address}/x", options)
+data_set = bertdata.open_data_set("http://{server.address}/x", cache=options)
 data_set.shard_files.prefetch(data_set.manifest.shards)
 while not list(data_set.folder.glob(".*.part")):
     pass
@@ -610,7 +610,7 @@ def test_two_data_sets_share_one_cap(there, server, tmp_path):
     with sampling(tmp_path / "cache", most):
         first = there(max_bytes=cap)
         other = open_data_set(
-            f"http://{server.address}/y", CacheOptions(folder=tmp_path / "cache", max_bytes=cap, timeout=5)
+            f"http://{server.address}/y", cache=CacheOptions(folder=tmp_path / "cache", max_bytes=cap, timeout=5)
         )
         for row in range(6):
             first.read(first.blocks("train"), row)

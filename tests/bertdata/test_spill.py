@@ -1,6 +1,6 @@
 import numpy as np
 
-from bertdata.spill import Documents, document_key
+from bertdata.spill import Documents, document_key, parse_key
 
 
 def test_document_key_is_of_the_sentences():
@@ -22,3 +22,10 @@ def test_take_gives_rows_in_the_order_asked():
     assert taken.token_offsets.tolist() == [0, 2, 3, 5, 7]
     assert taken.tokens.tolist() == [30, 31, 10, 11, 12, 30, 31]
     assert len(documents.take(np.array([], dtype=int))) == 0
+
+
+def test_parse_key_takes_16_or_32_digits_of_either_case():
+    assert parse_key("7A01000000000000") == "7a01000000000000"
+    assert parse_key("7a01" * 8) == "7a01" * 4
+    for text in ("", "7a01", "g" * 16, "7a01" * 5, "7a01" * 4 + "\n"):
+        assert parse_key(text) is None
