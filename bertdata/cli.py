@@ -9,7 +9,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -22,6 +22,10 @@ from bertdata.options import RUNNERS, build_options, make_build_options, read_op
 from bertdata.parameters import BEAM_OPTIONS, CorpusCommand
 from bertdata.uris import is_uri
 from bertdata.vocab_cli import vocab
+
+if TYPE_CHECKING:
+    from bertdata.progress import Took
+    from pipelines.submission import Submission
 
 __all__ = ["main"]
 
@@ -85,13 +89,10 @@ def build(
 
     Options for Apache Beam itself go after "--". The same command run again goes on where it stopped.
     """
-    from bertdata.launch import open_build, read_written_manifest
+    from bertdata.launch import open_build
     from bertdata.progress import Progress
     from bertdata.removal import read_document_keys
     from bertdata.storage import open_folder
-    from bertdata.summary import format_table, iter_warnings, manifest_rows, took_rows
-    from bertdata.work import data_set_places
-    from pipelines.submission import check_submission
     from pipelines.supervise import run_supervised
 
     if exclude_documents is not None:
@@ -102,20 +103,8 @@ def build(
         return
     if as_json:
         raise click.UsageError("--json goes with --dry-run")
-    if importlib.util.find_spec("apache_beam") is None:
-        raise ConfigError('bertdata build needs Apache Beam: pip install "bertdata[build]"')
     beam_options = ctx.meta[BEAM_OPTIONS]
-    if runner != RUNNERS[0] and ctx.get_parameter_source("num_workers") is ParameterSource.COMMANDLINE:
-        raise click.UsageError(
-            f"--num-workers is for {RUNNERS[0]}; other runners have options of their own, such as -- --max_num_workers "
-            "(Dataflow) or -- --parallelism (Flink)"
-        )
-    try:
-        submission = check_submission(runner, flags=beam_options, inputs=inputs, out=out, options=options)
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from error
-    for note in submission.notes:
-        click.echo(f"note: {note}", err=True)
+    submission = _check_runner(ctx, runner, inputs=inputs, out=out, options=options)
     progress = None
     with open_build(inputs, out=out, options=options, overwrite=overwrite, keep_work=keep_work) as work:
         if work is None:
@@ -129,13 +118,44 @@ def build(
                     flags=[*beam_options, *packages],
                     are_workers_here=submission.workers == "here",
                 )
+    _print_made(out, options=options, took=None if progress is None else progress.took())
+
+
+def _check_runner(
+    ctx: click.Context, runner: str, *, inputs: tuple[str, ...], out: str, options: BuildOptions
+) -> Submission:
+    """Returns the runner with its options, once all that can be asked before the start is right."""
+    from pipelines.submission import check_submission
+
+    if importlib.util.find_spec("apache_beam") is None:
+        raise ConfigError('bertdata build needs Apache Beam: pip install "bertdata[build]"')
+    if runner != RUNNERS[0] and ctx.get_parameter_source("num_workers") is ParameterSource.COMMANDLINE:
+        raise click.UsageError(
+            f"--num-workers is for {RUNNERS[0]}; other runners have options of their own, such as -- --max_num_workers "
+            "(Dataflow) or -- --parallelism (Flink)"
+        )
+    try:
+        submission = check_submission(runner, flags=ctx.meta[BEAM_OPTIONS], inputs=inputs, out=out, options=options)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    for note in submission.notes:
+        click.echo(f"note: {note}", err=True)
+    return submission
+
+
+def _print_made(out: str, *, options: BuildOptions, took: Took | None) -> None:
+    """Prints a table for each data set of a build; below the last one what this run took, where there was one."""
+    from bertdata.launch import read_written_manifest
+    from bertdata.storage import open_folder
+    from bertdata.summary import format_table, iter_warnings, manifest_rows, took_rows
+    from bertdata.work import data_set_places
+
     places = data_set_places(out, options=options)
     for place in places:
         manifest = read_written_manifest(place)
         for warning in iter_warnings(manifest):
             click.secho(f"warning: {warning}", fg="yellow", err=True)
-        is_last = place == places[-1]
-        rows = took_rows(progress.took()) if is_last and progress is not None else []
+        rows = took_rows(took) if took is not None and place == places[-1] else []
         click.echo(format_table([*manifest_rows(manifest, where=open_folder(place).location), *rows]))
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from bertdata import build
 from bertdata.config import BuildOptions
@@ -51,6 +49,16 @@ class Measured:
     run_bytes: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shards:
+    """What building the shards took and gave, by length; see `Measured`."""
+
+    pairs: Counter[int]
+    pair_bytes: Counter[int]
+    seconds: dict[int, float]
+    number: Counter[int]
+
+
 def measure(places: Sequence[Place], *, out: str, options: BuildOptions) -> Measured:
     """Runs all stages over the places of a sample.
 
@@ -62,60 +70,69 @@ def measure(places: Sequence[Place], *, out: str, options: BuildOptions) -> Meas
     Raises:
         InputError: No document came out of the sample, or more bad records than allowed.
     """
-    share = min(1.0, sum(place.stored_bytes for place in places) / sum(place.stands_for for place in places))
-    num_shards = options.shards.num_shards
-    shards = dataclasses.replace(
-        options.shards, eval_fraction=0.0, num_shards=num_shards and max(1, round(num_shards * share))
-    )
     work = Work(
         out=out,
         fingerprint="",
         base_fingerprint="",
-        options=dataclasses.replace(options, shards=shards),
+        options=_options_for(places, options=options),
         inputs=(),
         portions=tuple(place.portion for place in places),
     )
-    clock = time.perf_counter
+    numbers = range(len(places))
     before = peak_memory()
-    marks = [clock()]
-    for number in range(len(places)):
-        build.count_words(work, number)
-        marks.append(clock())
-    words = np.diff(marks).tolist()
-    started = clock()
-    build.train_tokenizer(work)
-    trained = clock()
-    marks = [clock()]
-    for number in range(len(places)):
-        build.tokenize_portion(work, number)
-        marks.append(clock())
-    records = [Counter[str](work.read(portion_record(number))["counts"]) for number in range(len(places))]
+    words = [_seconds_of(build.count_words, work, number) for number in numbers]
+    vocabulary_seconds = _seconds_of(build.train_tokenizer, work)
+    tokenizing = [_seconds_of(build.tokenize_portion, work, number) for number in numbers]
+    counts = [Counter[str](work.read(portion_record(number))["counts"]) for number in numbers]
     tokenized = peak_memory()
-    tasks = build.plan_shards(work)
-    pairs, sizes, tokens, number_of = Counter[int](), Counter[int](), Counter[int](), Counter[int]()
-    seconds = dict.fromkeys(options.max_seq_lengths, 0.0)
-    for task in tasks:
-        begun = clock()
-        build.build_shard(work, task)
-        seconds[task.max_seq_length] += clock() - begun
-        record = work.read(shard_record(task))
-        pairs[task.max_seq_length] += record["counts"]["samples"]
-        sizes[task.max_seq_length] += record["entry"]["num_bytes"]
-        number_of[task.max_seq_length] += 1
-    for length in options.max_seq_lengths:
-        tokens[length] = sum(record["tokens"] for record in records)
+    shards = _build_shards(work)
+    num_tokens = sum(record["tokens"] for record in counts)
     vocabulary = Vocabulary.of(parse_tokenizer(work.folder.read("tokenizer.json"), where="tokenizer.json"))
-    runs = work.folder.child("runs")
+    runs = work.runs_folder
     return Measured(
-        counts=records,
-        seconds=list(zip(words, np.diff(marks).tolist(), strict=True)),
-        vocabulary_seconds=trained - started,
-        pairs=pairs,
-        pair_bytes=sizes,
-        shard_seconds=seconds,
-        shard_tokens=tokens,
-        num_shards=number_of,
+        counts=counts,
+        seconds=list(zip(words, tokenizing, strict=True)),
+        vocabulary_seconds=vocabulary_seconds,
+        pairs=shards.pairs,
+        pair_bytes=shards.pair_bytes,
+        shard_seconds=shards.seconds,
+        shard_tokens=Counter(dict.fromkeys(options.max_seq_lengths, num_tokens)),
+        num_shards=shards.number,
         memory=(before, tokenized, peak_memory()),
         token_bytes=vocabulary.dtype.itemsize,
         run_bytes=sum(runs.size(name) or 0 for name in runs.names() if name.endswith(".run")),
     )
+
+
+def _options_for(places: Sequence[Place], *, options: BuildOptions) -> BuildOptions:
+    """Returns the options of a build of the sample: its part of the shards, and nothing held out."""
+    share = min(1.0, sum(place.stored_bytes for place in places) / sum(place.stands_for for place in places))
+    num_shards = options.shards.num_shards
+    if num_shards is not None:
+        num_shards = max(1, round(num_shards * share))
+    return dataclasses.replace(
+        options, shards=dataclasses.replace(options.shards, eval_fraction=0.0, num_shards=num_shards)
+    )
+
+
+def _seconds_of(stage: Callable[..., object], *arguments: object) -> float:
+    started = time.perf_counter()
+    stage(*arguments)
+    return time.perf_counter() - started
+
+
+def _build_shards(work: Work) -> _Shards:
+    shards = _Shards(
+        pairs=Counter(),
+        pair_bytes=Counter(),
+        seconds=dict.fromkeys(work.options.max_seq_lengths, 0.0),
+        number=Counter(),
+    )
+    for task in build.plan_shards(work):
+        length = task.max_seq_length
+        shards.seconds[length] += _seconds_of(build.build_shard, work, task)
+        record = work.read(shard_record(task))
+        shards.pairs[length] += record["counts"]["samples"]
+        shards.pair_bytes[length] += record["entry"]["num_bytes"]
+        shards.number[length] += 1
+    return shards
