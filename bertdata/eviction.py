@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertdata.file_locks import remove_if_unlocked
+from bertdata.shards import SHARD_NAME
 
 __all__ = ["Entry", "entries_in", "in_order_of_eviction"]
 
 _LOG = logging.getLogger(__name__)
 
 _DATA_SET = re.compile(r"[0-9a-f]{16}")
-_SHARD = re.compile(r"([0-9a-f]{16}-)?(train|eval)-[0-9]{5}-of-[0-9]{5}\.tar")
+_SHARD = re.compile(r"([0-9a-f]{16}-)?" + SHARD_NAME.pattern)  # see `ShardCache.path_of`
 _MAX_AWAITED_SECONDS = 3600.0  # what a job that is gone had fetched ahead is not kept for ever
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from bertdata.config import BuildOptions
 from bertdata.errors import BertDataError, ShardError
 from bertdata.files import read_plain_file, write_atomically
-from bertdata.shards import FORMAT_VERSION, token_dtype
+from bertdata.shards import FORMAT_VERSION, SHARD_NAME, token_dtype
 from bertdata.typed_json import from_json
 from bertdata.wordpiece import MAX_VOCAB_SIZE, ROLES
 
@@ -45,7 +45,6 @@ MANIFEST = "manifest.json"
 DROPPED_DOCUMENTS = ("documents_without_tokens", "excluded_documents", "duplicates", "one_sentence_documents")
 MAX_MANIFEST_BYTES = 1 << 25  # 100,000 shards
 
-_SHARD_NAME = re.compile(r"(train|eval)-[0-9]{5}-of-[0-9]{5}\.tar")
 _FILE_NAME = re.compile(r"[a-z_]+\.[a-z]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FOLDER = re.compile(r"[^/\0\ud800-\udfff][^\0\ud800-\udfff]*")  # relative, and a path to the system
@@ -80,7 +79,7 @@ def _check_inputs(inputs: list[dict[str, Any]]) -> None:
 
 def _split_of(name: str) -> str:
     """Returns the split of the shard of that name; in which folder it may lie, `_check_folders` says."""
-    match = _SHARD_NAME.fullmatch(PurePosixPath(name).name)
+    match = SHARD_NAME.fullmatch(PurePosixPath(name).name)
     if match is None:
         raise ShardError(f"a shard is named {reprlib.repr(name)}; train-00000-of-00001.tar is a name of a shard")
     return match[1]

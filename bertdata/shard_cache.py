@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bertdata.cache_folder import CacheFolder, NoPart, PartFile
-from bertdata.cache_options import CacheOptions
 from bertdata.errors import OutputError, ShardError
 from bertdata.file_locks import LockedFile
 from bertdata.manifest import ShardEntry
@@ -24,7 +23,7 @@ from bertdata.retries import WrongSizeError
 from bertdata.uris import location_of
 from bertdata.web import NotFoundError
 
-__all__ = ["CacheOptions", "ShardCache"]
+__all__ = ["ShardCache"]
 
 _LOG = logging.getLogger(__name__)
 

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ __all__ = [
     "FORCED",
     "FORMAT_VERSION",
     "MAX_BLOCK_BYTES",
+    "SHARD_NAME",
     "Block",
     "BlockEntry",
     "ShardWriter",
@@ -71,6 +73,9 @@ MAX_BLOCK_BYTES = 1 << 30
 """Bytes of a block at most. The blocks of usual options have a few MB."""
 
 END_OF_ARCHIVE = bytes(2 * RECORD)
+
+SHARD_NAME = re.compile(r"(train|eval)-[0-9]{5}-of-[0-9]{5}\.tar")
+"""What `shard_name` gives; the group is the split."""
 
 
 def position_dtype(max_seq_length: int) -> np.dtype[Any]:
