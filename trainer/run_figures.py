@@ -144,8 +144,9 @@ def _levels(field: str, *, runs: Sequence[RunHistory], outlook: Outlook | None) 
     if field == "mlm_accuracy":
         baseline = runs[0].last("eval", "mlm_baseline")
         return [] if baseline is None else [Level(value=baseline, text="the most frequent word")]
-    if field == "grad_norm" and "max_grad_norm" in runs[0].options:
-        return [Level(value=runs[0].options["max_grad_norm"], text="clipped above")]
+    if field == "grad_norm":
+        max_grad_norm = runs[0].options.get("max_grad_norm")  # 0 where nothing is clipped
+        return [Level(value=max_grad_norm, text="clipped above")] if max_grad_norm else []
     if field in ("loss", "mlm_loss") and outlook is not None:
         added = nsp if field == "loss" else 0.0
         levels = [Level(value=outlook.start + added, text="nothing learned")]

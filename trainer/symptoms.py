@@ -91,10 +91,11 @@ def _exploding(expected: Expectation, points: Sequence[Point], _: Sequence[dict[
     usual = statistics.median(point.grad_norm for point in points[:-_RECENT])
     if any(point.grad_norm <= max(_GRADIENT_RISE * usual, 10.0) for point in points[-_RECENT:]):
         return None
+    max_norm = expected.options.max_grad_norm
+    clipped = f"clipped to {max_norm:g}" if max_norm else "not clipped"
     return (
         f"the gradient explodes: its norm is {points[-1].grad_norm:.3g} at step {points[-1].step}, and was {usual:.3g} "
-        f"as a rule. It is clipped to {expected.options.max_grad_norm:g}, but the loss often rises next. If it does, "
-        f"{_lower_rate(expected)}"
+        f"as a rule. It is {clipped}, and the loss often rises next. If it does, {_lower_rate(expected)}"
     )
 
 

@@ -111,6 +111,9 @@ def test_exploding_gradient_is_said() -> None:
     rows += [row | {"step": row["step"] + 2000} for row in steady(300, grad_norm=900.0)]
     (message,) = said(expectation(), rows)
     assert message.startswith("the gradient explodes: its norm is 900 at step 2150, and was 1.5 as a rule")
+    assert "It is clipped to 1, and the loss often rises next" in message
+    (message,) = said(expectation(max_grad_norm=0.0), rows)
+    assert "It is not clipped, and the loss often rises next" in message
 
 
 def test_plateau_is_said_with_what_is_normal() -> None:

@@ -132,6 +132,13 @@ def test_page_shows_the_numbers(folders: dict[str, tuple[Path, ...]], htmls: dic
             assert f"{row['epoch']:g} {row['step']} {row['loss']:.4f} {row['mlm_loss']:.4f} {nsp}" in text
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_run_whose_gradients_are_not_clipped_has_no_line_of_clipping(data_set: DataSet, tmp_path: Path) -> None:
+    clipped, free = (make_run(tmp_path / f"{norm}", data_set=data_set, max_grad_norm=norm) for norm in (1.0, 0.0))
+    assert "clipped above" in text_of(page_of(clipped))
+    assert "clipped above" not in text_of(page_of(free))
+
+
 def test_warnings_are_those_of_the_run(data_set: DataSet, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "bad", data_set=data_set, learning_rate=0.5)
     rows = make_rows(steps=600)
