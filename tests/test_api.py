@@ -1,6 +1,7 @@
 """The public names of `bertdata` and `trainer`: complete, documented, and there without torch until one needs it."""
 
 import inspect
+import pkgutil
 import re
 
 import pytest
@@ -36,6 +37,13 @@ def test_public_names_are_sorted_and_there(package):
     assert sorted(package.__all__) == package.__all__
     assert set(package.__all__) <= set(dir(package))
     assert not hasattr(package, "no_such_name")
+
+
+@pytest.mark.parametrize("package", [bertdata, trainer], ids=lambda package: package.__name__)
+def test_no_module_hides_a_public_name(package):
+    """A module that is imported becomes an attribute of its package, in place of what has the same name there."""
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    assert modules.isdisjoint(package.__all__)
 
 
 def test_every_error_is_public():

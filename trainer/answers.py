@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bertdata.painting import columns, printable
 
-__all__ = ["Answer", "Row", "format_answer", "list_shares", "percent"]
+__all__ = ["Answer", "Row", "list_shares", "percent"]
 
 _GAP = "  "
 
@@ -29,15 +29,26 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """The answer to a question.
+    """The answer to a question; as text, the table that `bert-predict` prints.
 
     Attributes:
-        values: For JSON, in full precision.
+        values: For programs, as JSON values in full precision: `text`, `text_b` of two, and what was said of them, as
+            `bert-predict --json` prints it.
         rows: For people.
     """
 
     values: dict[str, Any]
     rows: list[Row]
+
+    def __str__(self) -> str:
+        """Returns the rows as a table."""
+        cells = [(printable(row.head), printable(row.text), row.figure) for row in self.rows]
+        head, text, figure = (max((columns(row[number]) for row in cells), default=0) for number in range(3))
+        lines = []
+        for first, second, third in cells:
+            line = first + " " * (head - columns(first)) + _GAP + second + " " * (text - columns(second)) + _GAP
+            lines.append((line + third.rjust(figure)).rstrip())
+        return "\n".join(lines)
 
 
 def percent(probability: float) -> str:
@@ -48,14 +59,3 @@ def percent(probability: float) -> str:
 def list_shares(head: str, shares: Sequence[tuple[str, float]]) -> list[Row]:
     """Returns the rows of several answers with their probabilities."""
     return [Row("" if number else head, name, percent(share)) for number, (name, share) in enumerate(shares)]
-
-
-def format_answer(rows: Sequence[Row], *, indent: str = "") -> str:
-    """Returns rows as a table."""
-    cells = [(printable(row.head), printable(row.text), row.figure) for row in rows]
-    head, text, figure = (max(columns(row[number]) for row in cells) for number in range(3))
-    lines = []
-    for first, second, third in cells:
-        line = first + " " * (head - columns(first)) + _GAP + second + " " * (text - columns(second)) + _GAP
-        lines.append((indent + line + third.rjust(figure)).rstrip())
-    return "\n".join(lines)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,28 +18,38 @@ from trainer.answers import Answer
 from trainer.questions import Question, Splitter, iter_batches
 from trainer.tasks import Asked, Task
 
-__all__ = ["Limits", "Predictor"]
+__all__ = ["AnswerLimits", "Predictor"]
+
+_QUESTIONS_AT_ONCE = 512  # sorted by length together; the first answers come after as many
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """How much is asked for.
+class AnswerLimits:
+    """How much is asked of a model.
 
     Attributes:
         top_k: Words for each mask; labels to show to people.
         max_seq_length: Tokens of a sample at most; None for what the model and its tokenizer say.
         max_answer_tokens: Tokens of an answer in a context at most.
+
+    Raises:
+        TrainingError: One is below 1.
     """
 
     top_k: int = 5
     max_seq_length: int | None = None
     max_answer_tokens: int = 30
 
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if value is not None and value < 1:
+                raise TrainingError(f"{name} is {value}; it must be at least 1")
+
 
 class Predictor:
-    """A model that answers questions.
+    """A model that answers questions, as `open_model` gives it; on a GPU if there is one.
 
     Args:
         model: The model.
@@ -44,22 +57,35 @@ class Predictor:
         splitter: Makes tokens of texts.
         pad_token_id: Id of [PAD].
         trained_length: Tokens of the longest samples that it was trained on; None where that is not known.
+
+    Raises:
+        TrainingError: The GPU has no room for it.
     """
 
     def __init__(
         self, model: nn.Module, *, task: Task[Any], splitter: Splitter, pad_token_id: int, trained_length: int | None
     ) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = model.to(self._device).eval()
+        with _naming_lack_of_room():
+            self._model = model.to(self._device).eval()
         self._task, self._splitter, self._pad_token_id = task, splitter, pad_token_id
         self._trained_length = trained_length
 
-    def iter_answers(self, questions: Sequence[Question]) -> Iterator[Answer]:
+    def iter_answers(self, questions: Iterable[Question]) -> Iterator[Answer]:
         """Yields the answers in order, which are the same for whatever questions are asked together, but for rounding.
 
+        Args:
+            questions: What is asked; up to 512 are taken at a time.
+
         Raises:
-            TrainingError: There is a question that the model cannot answer; those before it are answered first.
+            TrainingError: There is a question that the model cannot answer; those before it are answered first. Or the
+                GPU has no room.
         """
+        rest = iter(questions)
+        while together := list(islice(rest, _QUESTIONS_AT_ONCE)):
+            yield from self._answer(together)
+
+    def _answer(self, questions: Sequence[Question]) -> Iterator[Answer]:
         texts = [text for question in questions for text in (question.text, question.text_b) if text is not None]
         pieces = iter(self._splitter.split(texts))
         asked: list[Asked] = []
@@ -71,18 +97,11 @@ class Predictor:
             except TrainingError as error:
                 failure = error
                 break
-        yield from self._answer(asked)
+        with _naming_lack_of_room():
+            answers = self._compute(asked)
+        yield from answers
         if failure is not None:
             raise failure
-
-    def _answer(self, asked: Sequence[Asked]) -> list[Answer]:
-        try:
-            return self._compute(asked)
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                "the GPU has no room for the model's work; wait for what runs there, or set CUDA_VISIBLE_DEVICES to "
-                "nothing to ask on the CPU"
-            ) from error
 
     @torch.inference_mode()
     def _compute(self, asked: Sequence[Asked]) -> list[Answer]:
@@ -108,3 +127,19 @@ class Predictor:
                 *(num_tokens, self._trained_length),
             )
             self._trained_length = None  # said once
+
+
+@contextmanager
+def _naming_lack_of_room() -> Iterator[None]:
+    """While in use with `with`, a GPU without room is an error that says what to do.
+
+    Raises:
+        TrainingError: It is.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "the GPU has no room for the model and its work; wait for what runs there, or set CUDA_VISIBLE_DEVICES to "
+            "nothing to ask on the CPU"
+        ) from error

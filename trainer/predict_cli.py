@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import sys
+import textwrap
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -24,7 +25,6 @@ __all__ = ["main"]
 
 _STDIN = "-"
 _READ_BYTES = 1 << 20
-_LINES_AT_ONCE = 512  # sorted by length together; the first answers come after as many
 _AT_LEAST_ONE = click.IntRange(min=1)
 
 
@@ -97,12 +97,12 @@ def main(
         raise click.UsageError("a text is not UTF-8; convert it first, as with iconv")
     if not all(map(importlib.util.find_spec, ("torch", "safetensors"))):
         raise TrainingError('bert-predict needs torch and safetensors: pip install "bertdata[train]"')
-    from trainer.open_model import open_model
-    from trainer.predict import Limits
+    from trainer.opening import open_model
+    from trainer.predict import AnswerLimits
     from trainer.questions import Question
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    limits = Limits(top_k=top_k, max_seq_length=max_seq_length, max_answer_tokens=max_answer_tokens)
+    limits = AnswerLimits(top_k=top_k, max_seq_length=max_seq_length, max_answer_tokens=max_answer_tokens)
     predictor = open_model(model, limits=limits, tokenizer=tokenizer)
     if text is not None and text != _STDIN:
         for answer in predictor.iter_answers([Question(text=text, text_b=text_b)]):
@@ -127,46 +127,41 @@ def _is_unicode(text: str) -> bool:
 def _print(answer: Answer, *, as_json: bool, question: Question | None = None) -> None:
     """Prints an answer; beneath its question, where there are several."""
     from bertdata.painting import printable
-    from trainer.answers import format_answer
 
     if as_json:
         click.echo(json.dumps(answer.values, ensure_ascii=False))
     elif question is None:
-        click.echo(format_answer(answer.rows))
+        click.echo(str(answer))
     else:
         texts = [question.text, *([] if question.text_b is None else [question.text_b])]
-        click.echo(f"{printable(' | '.join(texts))}\n{format_answer(answer.rows, indent='  ')}\n")
+        click.echo(f"{printable(' | '.join(texts))}\n{textwrap.indent(str(answer), '  ')}\n")
 
 
 def _iter_questions(stream: BufferedReader) -> Iterator[list[Question]]:
-    """Yields the questions of lines as they come: of a file as many as are answered together, of a slow writer each.
+    """Yields the questions of lines as they come: of a file as many as one read gives, of a slow writer each.
 
     Raises:
         InputError: A line is not what it should be; those before it have been yielded.
     """
-    questions: list[Question] = []
     for numbered in _iter_lines(stream):
-        for number, line in numbered:
-            try:
+        questions: list[Question] = []
+        try:
+            for number, line in numbered:
                 questions.append(_parse_line(line, number=number))
-            except InputError:
-                yield questions
-                raise
-            if len(questions) == _LINES_AT_ONCE:
-                yield questions
-                questions = []
-        if questions:
+        except InputError:
             yield questions
-            questions = []
+            raise
+        yield questions
 
 
 def _iter_lines(stream: BufferedReader) -> Iterator[list[tuple[int, bytes]]]:
-    """Yields all whole lines that one read gives, with their numbers: it waits for no more than is there."""
+    """Yields all whole lines that reads give, with their numbers: it waits for no more than is there."""
     number, rest = 1, b""
     while data := stream.read1(_READ_BYTES):
         *lines, rest = (rest + data).split(b"\n")
-        yield list(enumerate(lines, start=number))
-        number += len(lines)
+        if lines:
+            yield list(enumerate(lines, start=number))
+            number += len(lines)
     if rest:
         yield [(number, rest)]
 

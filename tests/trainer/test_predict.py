@@ -1,5 +1,6 @@
 """Answers, held against what transformers computes with the same folders."""
 
+import itertools
 import json
 import math
 import random
@@ -15,9 +16,9 @@ from hypothesis import strategies as st
 
 from bertdata.errors import TokenizerError, TrainingError
 from tests.trainer.asked_models import SENTENCES, ask_transformers, save_model
-from trainer.answers import Answer, Row, format_answer
-from trainer.open_model import open_model
-from trainer.predict import Limits, Predictor
+from trainer.answers import Answer, Row
+from trainer.opening import open_model
+from trainer.predict import AnswerLimits, Predictor
 from trainer.questions import Question
 
 PRE_TRAINING, MASKED = "BertForPreTraining", "BertForMaskedLM"
@@ -39,7 +40,7 @@ def save(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -> Call
 
 
 def predictor_of(folder: Path, **limits: Any) -> Predictor:
-    return open_model(folder, limits=Limits(**limits))
+    return open_model(folder, limits=AnswerLimits(**limits))
 
 
 def ask(folder: Path, *texts: str, **limits: Any) -> dict[str, Any]:
@@ -238,6 +239,31 @@ def test_questions_before_a_bad_one_are_answered(predictor: Predictor) -> None:
     assert len(answers) == 3
 
 
+def test_questions_may_be_an_endless_stream(predictor: Predictor) -> None:
+    endless = (Question(text=f"[MASK] {number}") for number in itertools.count())
+    answers = itertools.islice(predictor.iter_answers(endless), 600)
+    assert [answer.values["text"] for answer in answers] == [f"[MASK] {number}" for number in range(600)]
+
+
+@pytest.mark.parametrize("name", ["top_k", "max_seq_length", "max_answer_tokens"])
+def test_limits_below_one_are_refused(name: str) -> None:
+    with pytest.raises(TrainingError, match=f"^{name} is 0; it must be at least 1$"):
+        AnswerLimits(**{name: 0})
+
+
+@pytest.mark.parametrize("when", ["opened", "asked"])
+def test_a_gpu_without_room_is_an_error_that_says_what_to_do(
+    save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    folder = save(PRE_TRAINING)
+    monkeypatch.setattr(torch.nn.Module, "to" if when == "opened" else "__call__", fail)
+    with pytest.raises(TrainingError, match="^the GPU has no room for the model and its work; wait .* CUDA_VISIBLE"):
+        ask(folder, "a [MASK]")
+
+
 @pytest.mark.parametrize(
     ("architecture", "asked", "message"),
     [
@@ -292,7 +318,7 @@ def test_broken_folders(save: Callable[..., Path], tmp_path: Path) -> None:
     (folder / "tokenizer.json").rename(tmp_path / "tokenizer.json")
     with pytest.raises(TrainingError, match="no tokenizer.json and no vocab.txt.* or give --tokenizer"):
         ask(folder, "a [MASK]")
-    opened = open_model(folder, limits=Limits(), tokenizer=tmp_path)
+    opened = open_model(folder, tokenizer=tmp_path)
     assert len(list(opened.iter_answers([Question(text="a [MASK]")]))) == 1
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(TokenizerError, match="cannot be read as a tokenizer"):
@@ -336,6 +362,7 @@ def test_length_is_what_tokenizer_or_user_says(save: Callable[..., Path]) -> Non
         ask(folder, text, max_seq_length=65)
 
 
-def test_rows_are_a_table() -> None:
+def test_an_answer_as_text_is_a_table() -> None:
     rows = [Row("[MASK]", "cat", "90.0%"), Row("", "##ing", "5.1%"), Row("next", "\u6771\u4eac", "")]
-    assert format_answer(rows, indent=" ") == " [MASK]  cat    90.0%\n         ##ing   5.1%\n next    \u6771\u4eac"
+    assert str(Answer(values={}, rows=rows)) == "[MASK]  cat    90.0%\n        ##ing   5.1%\nnext    \u6771\u4eac"
+    assert str(Answer(values={}, rows=[])) == ""

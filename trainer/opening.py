@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +29,7 @@ from trainer.checkpoint import load_latest
 from trainer.config import ModelOptions
 from trainer.model import build_model
 from trainer.model_folder import NEXT_SENTENCE, find_export, find_tokenizer, read_export
-from trainer.predict import Limits, Predictor
+from trainer.predict import AnswerLimits, Predictor
 from trainer.questions import Splitter
 from trainer.run_facts import learns_next_sentences, load_facts_of
 from trainer.task_model import TaskModel
@@ -69,20 +70,27 @@ class _Opened:
     trained_length: int | None = None
 
 
-def open_model(place: Path, *, limits: Limits, tokenizer: Path | None = None) -> Predictor:
-    """Opens a model.
+def open_model(
+    place: str | os.PathLike[str],
+    *,
+    limits: AnswerLimits | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+) -> Predictor:
+    """Opens a model, to ask it.
 
     Args:
         place: Folder of a run, or one for transformers.
-        limits: How much is asked for.
-        tokenizer: Its tokenizer; None for the one in its folder or, of an unfinished run, in that of its data.
+        limits: How much is asked for; None for the defaults.
+        tokenizer: A tokenizer.json, a vocab.txt, or a folder with one; None for the one beside the model or, of an
+            unfinished run, in the folder of its data.
 
     Raises:
-        TrainingError: There is no model, or none of a kind that can be asked.
+        TrainingError: There is no model, none of a kind that can be asked, or the GPU has no room for it.
         TokenizerError: The tokenizer cannot be read, or lacks a special token.
     """
+    place, limits = Path(place), limits or AnswerLimits()
     opened = _open(place, limits=limits)
-    path = tokenizer or opened.tokenizer
+    path = opened.tokenizer if tokenizer is None else Path(tokenizer)
     if path is None:
         raise TrainingError(
             f"{_OPTION} {place} has no tokenizer.json and no vocab.txt, and text has no ids without; copy it there, or "
@@ -121,7 +129,7 @@ def _max_tokens(num_positions: int, *, tokenizer: Path, asked: int | None) -> in
     return asked or num_positions
 
 
-def _open(place: Path, *, limits: Limits) -> _Opened:
+def _open(place: Path, *, limits: AnswerLimits) -> _Opened:
     facts = load_facts_of(place) or {}
     run = _load_unfinished(place, facts)
     if run is not None:
@@ -151,7 +159,7 @@ def _load_unfinished(place: Path, facts: dict[str, Any]) -> dict[str, Any] | Non
     return load_latest(place / "checkpoints")
 
 
-def _open_run(place: Path, run: dict[str, Any], *, facts: dict[str, Any], limits: Limits) -> _Opened:
+def _open_run(place: Path, run: dict[str, Any], *, facts: dict[str, Any], limits: AnswerLimits) -> _Opened:
     options = ModelOptions(**run["options"]["model"])
     labels = _labels_of(facts) if run["options"]["next_sentence"] else None
     model = build_model(options, next_sentence=labels is not None)
@@ -174,7 +182,7 @@ def _find_tokenizer_of_run(place: Path, facts: dict[str, Any], *, sha256: str) -
     return None
 
 
-def _open_pre_trained(folder: Path, *, facts: dict[str, Any], limits: Limits) -> _Opened:
+def _open_pre_trained(folder: Path, *, facts: dict[str, Any], limits: AnswerLimits) -> _Opened:
     stored = read_export(folder, option=_OPTION)
     has_words = not any(name.startswith("cls.predictions.") for name in stored.new)
     is_new = any(name.startswith(NEXT_SENTENCE) for name in stored.new)
@@ -196,7 +204,7 @@ def _open_pre_trained(folder: Path, *, facts: dict[str, Any], limits: Limits) ->
     )
 
 
-def _word_task(options: ModelOptions, *, limits: Limits, **heads: Any) -> Callable[..., Task[Any]]:
+def _word_task(options: ModelOptions, *, limits: AnswerLimits, **heads: Any) -> Callable[..., Task[Any]]:
     return partial(WordTask, top_k=limits.top_k, num_words=options.vocab_size, **heads)
 
 
@@ -210,7 +218,7 @@ def _trained_length(facts: dict[str, Any]) -> int | None:
     return max((data["max_seq_length"] for data in facts.get("data", [])), default=None)
 
 
-def _open_fine_tuned(folder: Path, config: dict[str, Any], *, architecture: str, limits: Limits) -> _Opened:
+def _open_fine_tuned(folder: Path, config: dict[str, Any], *, architecture: str, limits: AnswerLimits) -> _Opened:
     head, of_tokens = _HEADS[architecture]
     labels = _task_labels(config, folder=folder)
     build = partial(TaskModel, head=head, num_labels=len(labels), of_tokens=of_tokens)
