@@ -6,8 +6,6 @@ import dataclasses
 import importlib.util
 import json
 import logging
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +14,11 @@ from click.core import ParameterSource
 
 from bertdata.config import DEFAULT_MIRROR, LATEST, BuildOptions
 from bertdata.data_set_cli import export, merge, report, verify
-from bertdata.errors import BertDataError, ConfigError
+from bertdata.errors import ConfigError
 from bertdata.inspect_cli import inspect
 from bertdata.options import RUNNERS, build_options, make_build_options, read_options
 from bertdata.parameters import BEAM_OPTIONS, CorpusCommand
+from bertdata.program import SETTINGS, ending
 from bertdata.uris import is_uri
 from bertdata.vocab_cli import vocab
 
@@ -31,24 +30,14 @@ __all__ = ["main"]
 
 
 class _Group(click.Group):
-    """Says a `BertDataError` on stderr and exits with 1."""
-
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with ending():
             return super().invoke(ctx)
-        except BertDataError as error:
-            click.secho(f"error: {error}", fg="red", err=True)
-            sys.exit(1)
-        except KeyboardInterrupt as error:
-            advice = "; what is done is kept, and the same command goes on with it"
-            click.echo("stopped" + (advice if ctx.invoked_subcommand == "build" else ""), err=True)
-            # As a shell says it of a program that a signal ended: SIGINT, or SIGTERM where a build runs.
-            sys.exit(128 + (signal.SIGTERM if error.args == (signal.SIGTERM,) else signal.SIGINT))
 
 
 @click.group(
     cls=_Group,
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
+    context_settings=SETTINGS,
     epilog="Example: bertdata build --input simplewiki.xml.bz2 --out shards/",
 )
 @click.version_option(package_name="bertdata")
@@ -106,7 +95,10 @@ def build(
     beam_options = ctx.meta[BEAM_OPTIONS]
     submission = _check_runner(ctx, runner, inputs=inputs, out=out, options=options)
     progress = None
-    with open_build(inputs, out=out, options=options, overwrite=overwrite, keep_work=keep_work) as work:
+    with (
+        ending("what is done is kept, and the same command goes on with it"),
+        open_build(inputs, out=out, options=options, overwrite=overwrite, keep_work=keep_work) as work,
+    ):
         if work is None:
             click.echo(f"{open_folder(out).location} holds this build already, finished; nothing to do", err=True)
         else:
@@ -197,12 +189,9 @@ def download(wiki: str, out: Path, date: str, mirror: str, contact: str | None) 
     from bertdata.web import Http
 
     http = Http(contact=contact)
-    try:
+    with ending("what came is kept, and the same command goes on with it"):
         for file in find_dump(wiki, date=date, mirror=mirror, http=http):
             click.echo(fetch_file(file, folder=out, http=http))
-    except KeyboardInterrupt:
-        click.echo("stopped; what came is kept, and the same command goes on with it", err=True)
-        sys.exit(130)
 
 
 main.add_command(vocab)

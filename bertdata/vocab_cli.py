@@ -16,6 +16,7 @@ from tqdm import tqdm
 from bertdata.errors import OutputError
 from bertdata.options import make_read_options, make_tokenizer_options, read_options, workers_option
 from bertdata.parameters import CorpusCommand
+from bertdata.program import ending
 
 __all__ = ["vocab"]
 
@@ -53,7 +54,7 @@ def vocab(inputs: tuple[str, ...], out: Path, num_workers: int, **values: Any) -
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"--out {out} cannot be written to: {error.strerror}") from error
-    try:
+    with ending("nothing was written"):
         with tempfile.TemporaryDirectory(prefix="bertdata-vocab-") as name:
             folder = LocalFolder(Path(name))
             count = functools.partial(_count, folder=folder.path, options=read, sample_bytes=options.sample_bytes)
@@ -61,9 +62,6 @@ def vocab(inputs: tuple[str, ...], out: Path, num_workers: int, **values: Any) -
             _show_progress(map_in_processes(count, tasks, num_workers=num_workers), total=len(tasks))
             sample = read_vocabulary_sample(folder, num_portions=len(portions), sample_bytes=options.sample_bytes)
         tokenizer = train_wordpiece(sample, options=options)
-    except KeyboardInterrupt:
-        click.echo("stopped; nothing was written", err=True)
-        sys.exit(130)
     write_tokenizer(tokenizer, out)
     click.echo(f"{tokenizer.get_vocab_size():,} entries in {out}")
 

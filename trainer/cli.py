@@ -15,8 +15,9 @@ from typing import Any
 import click
 
 from bertdata.cache_options import CacheOptions
-from bertdata.errors import BertDataError, TrainingError
+from bertdata.errors import TrainingError
 from bertdata.parameters import Size, repeat_option
+from bertdata.program import SETTINGS, ending
 from trainer.config import MODEL_SIZES
 from trainer.follow_cli import follow
 from trainer.place import LAUNCHED, find_place
@@ -51,18 +52,15 @@ class _TrainCommand(click.Group):
         return super().parse_args(ctx, repeat_option(args, "--shards"))
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with ending():
             return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
-        except BertDataError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(1)
 
 
 @click.group(
     cls=_TrainCommand,
     invoke_without_command=True,
     subcommand_metavar="",
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
+    context_settings=SETTINGS,
     epilog="Example: bert-train --shards shards/ --out run/",
 )
 @click.option(

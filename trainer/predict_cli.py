@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import signal
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from bertdata.errors import BertDataError, InputError, TrainingError
+from bertdata.errors import InputError, TrainingError
+from bertdata.program import SETTINGS, ending
 
 if TYPE_CHECKING:
     from trainer.answers import Answer
@@ -29,22 +29,14 @@ _AT_LEAST_ONE = click.IntRange(min=1)
 
 
 class _PredictCommand(click.Command):
-    """Says a `BertDataError` on stderr and exits with 1."""
-
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with ending():
             return super().invoke(ctx)
-        except BertDataError as error:
-            click.secho(f"error: {error}", fg="red", err=True)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            click.echo("stopped", err=True)
-            sys.exit(128 + signal.SIGINT)
 
 
 @click.command(
     cls=_PredictCommand,
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
+    context_settings=SETTINGS,
     epilog='Example: bert-predict run/ "The cat [MASK] on the mat."',
 )
 @click.argument("model", type=click.Path(path_type=Path))
