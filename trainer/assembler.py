@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.arena import Arena
-from trainer.batch import Cutting, StepBatches, cut_step, deal
+from trainer.batch import StepBatches
+from trainer.cutting import Cutting, cut_step, deal
 from trainer.order import Window
 from trainer.plan import Plan
 from trainer.reader import BlockReader

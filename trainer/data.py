@@ -17,7 +17,7 @@ from bertdata.data_set import DataSet, open_data_set
 from bertdata.errors import TrainingError
 from bertdata.manifest import TokenizerInfo
 from bertdata.masking import num_predictions
-from trainer.batch import Cutting
+from trainer.cutting import Cutting
 from trainer.plan import Plan
 from trainer.reader import BlockReader
 from trainer.state import DataState
@@ -140,7 +140,7 @@ class TrainingData:
         is_dealt: bool = False,
         pad_to_multiple: int | None = None,
     ) -> Cutting:
-        """Returns how shares become micro-batches, see `trainer.batch.Cutting`."""
+        """Returns how shares become micro-batches, see `trainer.cutting.Cutting`."""
         return Cutting(
             micro_batch_size=micro_batch_size,
             max_padding=max_padding,

@@ -37,7 +37,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.batch import IGNORED, Batch, Cutting, cut_step
+from trainer.batch import IGNORED, Batch
+from trainer.cutting import Cutting, cut_step
 from trainer.distributed import World
 from trainer.held_out import SUMS, HeldOutCounts, evaluation_chunks
 from trainer.model import Outputs

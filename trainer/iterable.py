@@ -61,7 +61,7 @@ class PreTrainingData(IterableDataset[Any]):
         max_padding: Padding per token at most, such as 0.03: a step then has as many batches as that takes. None for no
             limit.
         pad_to_multiple: Width S of padded tensors is rounded up to a multiple of this, at most to the longest sample of
-            the data sets; of a `Batch`, see `trainer.batch.Cutting`.
+            the data sets; of a `Batch`, see `trainer.cutting.Cutting`.
         num_workers: Threads that prepare batches ahead in this process; 0 prepares each when it is asked for.
         window_blocks: See `trainer.order.Order`.
         shuffle_shards: See `trainer.order.Order`.

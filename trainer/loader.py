@@ -12,7 +12,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from trainer.assembler import Assembler
-from trainer.batch import Cutting, StepBatches
+from trainer.batch import StepBatches
+from trainer.cutting import Cutting
 from trainer.plan import Plan
 from trainer.reader import BlockReader
 

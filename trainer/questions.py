@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 
 from bertdata.errors import TrainingError
 from trainer.arena import Shown
-from trainer.batch import IGNORED, Batch, Cutting, cut_step
+from trainer.batch import IGNORED, Batch
+from trainer.cutting import Cutting, cut_step
 
 __all__ = ["Pieces", "Question", "Sample", "Splitter", "iter_batches"]
 

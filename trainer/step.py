@@ -12,9 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bertdata.seeds import hash64_int
 from trainer.attention import needs_padding
-from trainer.batch import Batch, Cutting
+from trainer.batch import Batch
 from trainer.compiling import LossSums
 from trainer.config import Precision, TrainOptions
+from trainer.cutting import Cutting
 from trainer.data import TrainingData
 from trainer.distributed import World
 from trainer.metrics import SUMS, pretraining_sums

@@ -32,8 +32,9 @@ from bertdata.data_set import open_data_set
 from tests.benchmarks.articles import write_articles
 from tests.benchmarks.bench import given_vocabulary, verdict
 from trainer.allocator import keep_freed_memory
-from trainer.batch import Cutting, StepBatches
+from trainer.batch import StepBatches
 from trainer.config import MODEL_SIZES, ModelOptions, TrainOptions
+from trainer.cutting import Cutting
 from trainer.data import TrainingData
 from trainer.distributed import World
 from trainer.export import hf_weights

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bertdata.data_set import open_data_set
-from trainer.batch import IGNORED, Batch, StepBatches, cut_step
+from trainer.batch import IGNORED, Batch, StepBatches
 from trainer.config import ModelOptions
+from trainer.cutting import cut_step
 from trainer.data import TrainingData
 from trainer.distributed import World
 from trainer.loader import Loader

@@ -7,7 +7,8 @@ import numpy as np
 
 from bertdata.data_set import DataSet
 from bertdata.shard_reading import iter_blocks
-from trainer.batch import Batch, StepBatches, cut_step
+from trainer.batch import Batch, StepBatches
+from trainer.cutting import cut_step
 from trainer.data import TrainingData
 from trainer.reader import BlockReader
 

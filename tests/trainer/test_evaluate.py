@@ -24,8 +24,9 @@ from bertdata.statistics import Statistics
 from tests.small_data_set import make_data_set
 from tests.trainer.oracle import slow_samples
 from trainer.arena import Shown
-from trainer.batch import IGNORED, Cutting, cut_step
+from trainer.batch import IGNORED
 from trainer.config import ModelOptions
+from trainer.cutting import Cutting, cut_step
 from trainer.data import TrainingData
 from trainer.distributed import World
 from trainer.evaluate import _sums_of, evaluate

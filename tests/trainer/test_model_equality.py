@@ -22,9 +22,10 @@ from tests.trainer.references import (
 )
 from trainer import attention
 from trainer.attention import attend, layout_of, needs_padding, varlen_attn
-from trainer.batch import Batch, Cutting, _fix_shapes
+from trainer.batch import Batch
 from trainer.compiling import compile_step
 from trainer.config import ModelOptions
+from trainer.cutting import Cutting, _fix_shapes
 from trainer.export import hf_config, hf_weights
 from trainer.model import BertForPreTraining, build_model
 from trainer.weight_files import put_weights, rename_weights
