@@ -139,10 +139,9 @@ def _tell_failure(process: subprocess.Popen[bytes], *, rank: int, store: Any) ->
     """Ends the other processes, says why where the one that failed could not, and returns the exit code."""
     if process.returncode < 0 and store.compare_set("speaker", "", "launcher") == b"launcher":
         name = signal.Signals(-process.returncode).name
-        print(  # noqa: T201
+        sys.stderr.write(
             f"error: rank {rank} (process {process.pid}) was ended by {name}. All processes end; the same command "
-            "continues the run",
-            file=sys.stderr,
+            "continues the run\n"
         )
     store.set("failed", "")
     store.set(f"peer/{rank}", json.dumps([-1, "failed", ""]))

@@ -164,10 +164,10 @@ PRESETS: dict[str, Preset] = {
                 max_seq_length=128,
                 settings={
                     "max_steps": 23_000,
-                    "warmup_steps": 1_380,
+                    "warmup_steps": 1_380,  # a share of 0.06
                     "schedule_steps": 23_000,
                     "schedule_start": 0,
-                },  # 6 %
+                },
             ),
         ),
         source=(
@@ -192,10 +192,10 @@ PRESETS: dict[str, Preset] = {
                 max_seq_length=128,
                 settings={
                     "max_steps": 70_000,
-                    "warmup_steps": 4_200,
+                    "warmup_steps": 4_200,  # a share of 0.06
                     "schedule_steps": 70_000,
                     "schedule_start": 0,
-                },  # 6 %
+                },
             ),
         ),
         source=(

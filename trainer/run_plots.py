@@ -61,6 +61,21 @@ class Level:
     side: Literal["left", "right"] = "right"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Range:
+    """Values that are normal between two steps.
+
+    Attributes:
+        steps: The first and the last step.
+        low: The least value; None for all below `high`.
+        high: The greatest value.
+    """
+
+    steps: tuple[float, float]
+    low: float | None
+    high: float
+
+
 def smooth(series: Series) -> NDArray[np.float64]:
     """Returns means over the rows within a tenth of each step's number, to either side.
 
@@ -88,21 +103,6 @@ def thin(steps: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[NDArr
         chosen |= {begin + int(values[begin:end].argmin()), begin + int(values[begin:end].argmax())}
     order = np.array(sorted(chosen))
     return steps[order], values[order]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Range:
-    """Values that are normal between two steps.
-
-    Attributes:
-        steps: The first and the last step.
-        low: The least value; None for all below `high`.
-        high: The greatest value.
-    """
-
-    steps: tuple[float, float]
-    low: float | None
-    high: float
 
 
 def plot_curves(

@@ -1,4 +1,4 @@
-"""Write four small labelled data sets about the quickstart's invented world, in the formats of well-known ones.
+"""Writes four small labelled data sets about the quickstart's invented world, in the formats of well-known ones.
 
     python examples/finetune/make_data.py --out data/
 
@@ -77,7 +77,7 @@ QUESTIONS = {
 
 
 def half(words: Words, *, split: str) -> dict[str, Sequence[str]]:
-    """Return one half of each list of words; those of the splits share no word."""
+    """Returns one half of each list of words; those of the splits share no word."""
     drawn = {slot: Draws("finetune", *values).sample(values) for slot, values in words.items()}
     return {
         slot: values[: len(values) // 2] if split == "train" else values[len(values) // 2 :]
@@ -87,14 +87,14 @@ def half(words: Words, *, split: str) -> dict[str, Sequence[str]]:
 
 @cache
 def craft_words(topic: str, *, split: str) -> dict[str, Sequence[str]]:
-    """Return the words of a craft by slot, and those that all crafts share."""
+    """Returns the words of a craft by slot, and those that all crafts share."""
     own = {singular(slot): values for slot, values in TOPICS[topic].items() if slot not in ("craft", "scenes")}
     return half(own, split=split) | PATTERNS["words"]
 
 
 @cache
 def world_words(*, split: str) -> dict[str, Sequence[str]]:
-    """Return names, and the things of each craft, by slot."""
+    """Returns names, and the things of each craft, by slot."""
     names = half(PATTERNS["names"], split=split)
     return {
         "person": [f"{first} {family}" for first in names["first"] for family in names["family"]],
@@ -105,7 +105,7 @@ def world_words(*, split: str) -> dict[str, Sequence[str]]:
 
 
 def fill(pattern: str, words: Words, draws: Draws) -> Parts:
-    """Return the pattern with a word in each slot, none twice; things are of different crafts."""
+    """Returns the pattern with a word in each slot, none twice; things are of different crafts."""
     parts: Parts = []
     crafts = iter(draws.sample(TOPICS))
     for number, text in enumerate(re.split(r"\{(\w+)\}", pattern)):
@@ -118,12 +118,12 @@ def fill(pattern: str, words: Words, draws: Draws) -> Parts:
 
 
 def as_text(parts: Parts) -> str:
-    """Return the sentence that the parts make."""
+    """Returns the sentence that the parts make."""
     return "".join(text for text, _ in parts)
 
 
 def sentence_row(number: int, split: str) -> dict[str, Any]:
-    """Return a sentence, and the craft that it is about; the crafts take turns."""
+    """Returns a sentence, and the craft that it is about; the crafts take turns."""
     draws = Draws("finetune", "sentences", split, number)
     topic = list(TOPICS)[number % len(TOPICS)]
     return {
@@ -133,7 +133,7 @@ def sentence_row(number: int, split: str) -> dict[str, Any]:
 
 
 def pair_row(number: int, split: str) -> dict[str, Any]:
-    """Return two sentences about the same craft, or about two."""
+    """Returns two sentences about the same craft, or about two."""
     draws = Draws("finetune", "pairs", split, number)
     topics = draws.sample(TOPICS, 2) if number % 2 else [draws.choice(list(TOPICS))] * 2
     patterns = draws.sample(CRAFT_PATTERNS, 2)
@@ -142,7 +142,7 @@ def pair_row(number: int, split: str) -> dict[str, Any]:
 
 
 def tagged_row(number: int, split: str) -> list[tuple[str, str]]:
-    """Return the words of a sentence with their tags."""
+    """Returns the words of a sentence with their tags."""
     draws = Draws("finetune", "tokens", split, number)
     row = []
     for text, slot in fill(draws.choice(TAG_PATTERNS), world_words(split=split), draws):
@@ -152,7 +152,7 @@ def tagged_row(number: int, split: str) -> list[tuple[str, str]]:
 
 
 def question_row(number: int, split: str) -> dict[str, Any]:
-    """Return a question, a text, and the answer with its offset in the text, in characters."""
+    """Returns a question, a text, and the answer with its offset in the text, in characters."""
     draws = Draws("finetune", "questions", split, number)
     parts = fill(draws.choice(TEXT_PATTERNS), world_words(split=split), draws)
     slots = [slot for _, slot in parts]
@@ -163,7 +163,7 @@ def question_row(number: int, split: str) -> dict[str, Any]:
 
 
 def distinct_rows(make: Callable[[int, str], Any], split: str, *, number: int) -> list[Any]:
-    """Return so many rows, none twice."""
+    """Returns so many rows, none twice."""
     rows: dict[str, Any] = {}
     for draw in count():
         row = make(draw, split)
@@ -174,7 +174,7 @@ def distinct_rows(make: Callable[[int, str], Any], split: str, *, number: int) -
 
 
 def write_table(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as tab-separated values under a line with the names of the columns."""
+    """Writes rows as tab-separated values under a line with the names of the columns."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(table[0]), delimiter="\t", lineterminator="\n")
         writer.writeheader()
@@ -182,13 +182,13 @@ def write_table(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_tagged(path: Path, sentences: Sequence[Sequence[tuple[str, str]]]) -> None:
-    """Write a line per word, and an empty one between sentences."""
+    """Writes a line per word, and an empty one between sentences."""
     blocks = ("".join(f"{word} {tag}\n" for word, tag in sentence) for sentence in sentences)
     path.write_text("\n".join(blocks), encoding="utf-8", newline="\n")
 
 
 def write_squad(path: Path, paragraphs: Sequence[dict[str, Any]]) -> None:
-    """Write texts with their questions, and give each question its id."""
+    """Writes texts with their questions, and gives each question its id."""
     for number, paragraph in enumerate(paragraphs):
         paragraph["qas"][0]["id"] = f"{path.stem}-{number}"
     squad = {"version": "1.1", "data": [{"title": "The invented world", "paragraphs": paragraphs}]}
@@ -196,7 +196,7 @@ def write_squad(path: Path, paragraphs: Sequence[dict[str, Any]]) -> None:
 
 
 def write_data(out: Path, *, num_training: Mapping[str, int] = NUM_TRAINING, num_test: int = NUM_TEST) -> None:
-    """Write the training and the test rows of all four data sets."""
+    """Writes the training and the test rows of all four data sets."""
     kinds: dict[str, tuple[Callable[[int, str], Any], Callable[[Path, Any], None], str]] = {
         "sentences": (sentence_row, write_table, "tsv"),
         "pairs": (pair_row, write_table, "tsv"),
@@ -210,8 +210,8 @@ def write_data(out: Path, *, num_training: Mapping[str, int] = NUM_TRAINING, num
 
 
 def main() -> None:
-    """Read the command line and write the data sets."""
-    parser = argparse.ArgumentParser(description="Write four small labelled data sets about the quickstart's world.")
+    """Reads the command line and writes the data sets."""
+    parser = argparse.ArgumentParser(description="Writes four small labelled data sets about the quickstart's world.")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     write_data(parser.parse_args().out)
 

@@ -1,4 +1,4 @@
-"""Teach a pre-trained BERT to put a label on a pair of sentences.
+"""Teaches a pre-trained BERT to put a label on a pair of sentences.
 
     python examples/finetune/pairs.py --model run/hf --train train.tsv --test dev.tsv --out entailment/
 

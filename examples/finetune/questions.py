@@ -1,4 +1,4 @@
-"""Teach a pre-trained BERT to find the answer to a question in a text.
+"""Teaches a pre-trained BERT to find the answer to a question in a text.
 
     python examples/finetune/questions.py --model run/hf --train train-v1.1.json --test dev-v1.1.json --out answers/
 

@@ -1,4 +1,4 @@
-"""Teach a pre-trained BERT to put a label on a sentence.
+"""Teaches a pre-trained BERT to put a label on a sentence.
 
     python examples/finetune/sentences.py --model run/hf --train train.tsv --test dev.tsv --out labels/
 

@@ -1,4 +1,4 @@
-"""Teach a pre-trained BERT to put a tag on each word: names, parts of speech, phrases.
+"""Teaches a pre-trained BERT to put a tag on each word: names, parts of speech, phrases.
 
     python examples/finetune/tokens.py --model run/hf --train train.txt --test valid.txt --out names/
 

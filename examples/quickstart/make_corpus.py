@@ -1,4 +1,4 @@
-"""Write the quickstart's corpus: a small MediaWiki dump of an invented world.
+"""Writes the quickstart's corpus: a small MediaWiki dump of an invented world.
 
     python examples/quickstart/make_corpus.py --out corpus.xml
 
@@ -79,20 +79,20 @@ class Draws:
         self._numbers = count()
 
     def below(self, bound: int) -> int:
-        """Return the next number in [0, bound)."""
+        """Returns the next number in [0, bound)."""
         digest = hashlib.blake2b(f"{self._key}/{next(self._numbers)}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") % bound
 
     def choice(self, items: Sequence[T]) -> T:
-        """Return one of the items."""
+        """Returns one of the items."""
         return items[self.below(len(items))]
 
     def early(self, items: Sequence[T]) -> T:
-        """Return one of the items, early ones more often: in a language few words are frequent and most are rare."""
+        """Returns one of the items, early ones more often: in a language few words are frequent and most are rare."""
         return items[self.below(self.below(self.below(len(items)) + 1) + 1)]
 
     def sample(self, items: Iterable[T], number: int | None = None) -> list[T]:
-        """Return `number` of the items (all by default) in a drawn order, none twice."""
+        """Returns `number` of the items (all by default) in a drawn order, none twice."""
         rest = list(items)
         return [rest.pop(self.below(len(rest))) for _ in range(len(rest) if number is None else number)]
 
@@ -107,7 +107,7 @@ class World:
 
 
 def make_world(seed: int) -> World:
-    """Return all names of the world, in an order drawn by the seed."""
+    """Returns all names of the world, in an order drawn by the seed."""
     names = PATTERNS["names"]
 
     def joined(first: str, last: str, separator: str) -> list[str]:
@@ -121,7 +121,7 @@ def make_world(seed: int) -> World:
 
 
 def town_facts(world: World, *, town_index: int, seed: int) -> dict[str, str]:
-    """Return what all articles about a town agree on, as slot -> words."""
+    """Returns what all articles about a town agree on, as slot -> words."""
     river_index = town_index // TOWNS_PER_RIVER
     topic = TOPICS[topic_of(river_index)]
     draws = Draws(seed, "town", town_index)
@@ -149,12 +149,12 @@ def town_facts(world: World, *, town_index: int, seed: int) -> dict[str, str]:
 
 
 def topic_of(river_index: int) -> str:
-    """Return the topic of a river and of all towns on it."""
+    """Returns the topic of a river and of all towns on it."""
     return list(TOPICS)[river_index % len(TOPICS)]
 
 
 def plural(noun: str) -> str:
-    """Return the plural of a maker: signalman -> signalmen, baker -> bakers."""
+    """Returns the plural of a maker: signalman -> signalmen, baker -> bakers."""
     return noun[:-3] + "men" if noun.endswith("man") else noun + "s"
 
 
@@ -179,7 +179,7 @@ class Writer:
         self._unlinked = dict(titles or {})  # slot -> title of the article about it, until it is linked
 
     def sentence(self, pattern: str) -> str:
-        """Return the pattern with every slot filled in."""
+        """Returns the pattern with every slot filled in."""
         used: list[str] = []
 
         def fill(match: re.Match[str]) -> str:
@@ -199,7 +199,7 @@ class Writer:
         return FIRST_LETTER.sub(lambda match: match[0][:-1] + match[0][-1].upper(), text)
 
     def sentences(self, patterns: Sequence[str], number: int) -> list[str]:
-        """Return `number` filled sentences of different patterns."""
+        """Returns `number` filled sentences of different patterns."""
         return [self.sentence(pattern) for pattern in self.draws.sample(patterns, number)]
 
     def _linked(self, slot: str) -> str:
@@ -210,7 +210,7 @@ class Writer:
 
 
 def world_article(world: World, *, index: int, seed: int) -> Page:
-    """Return the world's article number `index`: topics take turns, and a river's articles follow one another."""
+    """Returns the world's article number `index`: topics take turns, and a river's articles follow one another."""
     turn, topic_index = divmod(index, len(TOPICS))
     river_turn, member = divmod(turn, ARTICLES_PER_RIVER)
     river_index = river_turn * len(TOPICS) + topic_index
@@ -229,12 +229,12 @@ def world_article(world: World, *, index: int, seed: int) -> Page:
 
 
 def singular(slot: str) -> str:
-    """Return the slot's name for a list of words: qualities -> quality, dishes -> dish, tools -> tool."""
+    """Returns the slot's name for a list of words: qualities -> quality, dishes -> dish, tools -> tool."""
     return slot.replace("ies", "y").replace("shes", "sh").removesuffix("s")
 
 
 def world_text(writer: Writer, facts: Mapping[str, str], *, kind: str, topic: str) -> str:
-    """Return the wikitext of an article about one of the world's things."""
+    """Returns the wikitext of an article about one of the world's things."""
     draws, entry = writer.draws, PATTERNS["kinds"][kind]
     leads = writer.sentences(entry["leads"], 1)
     about_it = writer.sentences(entry["body"], 6 + draws.below(3))
@@ -264,19 +264,19 @@ def world_text(writer: Writer, facts: Mapping[str, str], *, kind: str, topic: st
 
 
 def infobox(name: str, facts: Mapping[str, str]) -> str:
-    """Return the template at the top of an article."""
+    """Returns the template at the top of an article."""
     rows = {"name": facts["bold"].strip("'"), "town": f"[[{facts['town']}]]", "trade": facts["craft"]}
     lines = [f"| {key} = {value}" for key, value in rows.items()]
     return "\n".join(["{{Infobox " + name, *lines, "| map = {{location map|" + facts["town"] + "|width=200}}", "}}"])
 
 
 def paragraph(writer: Writer, sentences: Sequence[str]) -> str:
-    """Return the sentences in one paragraph, some of them with a reference behind the full stop."""
+    """Returns the sentences in one paragraph, some of them with a reference behind the full stop."""
     return " ".join(sentence + reference(writer) for sentence in sentences)
 
 
 def reference(writer: Writer) -> str:
-    """Return a citation for one sentence in eight, else nothing."""
+    """Returns a citation for one sentence in eight, else nothing."""
     draws = writer.draws
     if draws.below(8):
         return ""
@@ -285,14 +285,14 @@ def reference(writer: Writer) -> str:
 
 
 def price_table(writer: Writer) -> str:
-    """Return a table of three wares and their prices."""
+    """Returns a table of three wares and their prices."""
     wares = writer.draws.sample(["box", "cart", "sack", "chest"], 3)
     rows = [f"|-\n| A {ware} || {writer.draws.below(90) + 10} crowns" for ware in wares]
     return "\n".join(['{| class="wikitable"', "! Ware !! Price", *rows, "|}"])
 
 
 def everyday_article(world: World, *, index: int, seed: int) -> Page:
-    """Return everyday article number `index`: the cat, the visit to Paris and the greeting take turns."""
+    """Returns everyday article number `index`: the cat, the visit to Paris and the greeting take turns."""
     turn, theme_index = divmod(index, len(PATTERNS["everyday"]))
     theme = list(PATTERNS["everyday"].values())[theme_index]
     draws = Draws(seed, "everyday", index)
@@ -317,7 +317,7 @@ def everyday_article(world: World, *, index: int, seed: int) -> Page:
 
 
 def iter_pages(*, num_articles: int = 2_000, seed: int = 0) -> Iterator[Page]:
-    """Yield the pages of the dump: the articles, and between them redirects, talk pages and pages of other namespaces.
+    """Yields the pages of the dump: the articles, and between them redirects, talk pages and pages of other namespaces.
 
     Args:
         num_articles: Articles, redirects not counted.
@@ -349,7 +349,7 @@ def iter_pages(*, num_articles: int = 2_000, seed: int = 0) -> Iterator[Page]:
 
 
 def iter_xml(pages: Iterable[Page]) -> Iterator[str]:
-    """Yield the dump's XML piece by piece, as Wikimedia writes it (export-0.11)."""
+    """Yields the dump's XML piece by piece, as Wikimedia writes it (export-0.11)."""
     yield f'<mediawiki xmlns="{SCHEMA}" version="0.11" xml:lang="en">\n'
     yield "  <siteinfo>\n    <sitename>Invented World</sitename>\n"
     yield "    <dbname>inventedwiki</dbname>\n    <case>first-letter</case>\n    <namespaces>\n"
@@ -370,15 +370,15 @@ def iter_xml(pages: Iterable[Page]) -> Iterator[str]:
 
 
 def write_dump(path: Path, *, num_articles: int = 2_000, seed: int = 0) -> None:
-    """Write the dump to a file; see `iter_pages` for the options."""
+    """Writes the dump to a file; see `iter_pages` for the options."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(iter_xml(iter_pages(num_articles=num_articles, seed=seed)))
 
 
 def main() -> None:
-    """Read the command line and write the dump."""
-    parser = argparse.ArgumentParser(description="Write a small synthetic MediaWiki dump of an invented world.")
+    """Reads the command line and writes the dump."""
+    parser = argparse.ArgumentParser(description="Writes a small synthetic MediaWiki dump of an invented world.")
     parser.add_argument("--out", type=Path, required=True, help="the XML file to write")
     parser.add_argument("--num-articles", type=int, default=2_000, help="articles (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another number gives another world (default: %(default)s)")

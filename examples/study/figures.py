@@ -100,9 +100,8 @@ def _panels(results: dict[str, Any], titles: dict[str, str], *, arms: tuple[str,
 
 
 def _differences(_: dict[str, Any], comparisons: Sequence[Any]) -> Figure:
-    shown = [
-        one for one in comparisons if not one.measure.startswith("training")
-    ]  # so far off that others would shrink
+    # Without the training itself, which is so far off that the others would shrink.
+    shown = [one for one in comparisons if not one.measure.startswith("training")]
     figure = Figure(figsize=(9, 0.8 + 0.36 * len(shown)), layout="constrained")
     axes = figure.subplots()
     for place, one in enumerate(shown):

@@ -39,12 +39,10 @@ ARMS: dict[str, tuple[str, ...]] = {
     "static": (*PAIRS, "--num-mask-sets", "1"),
     "none": (*SINGLES, "--num-mask-sets", "5"),
 }
-EVALUATIONS: dict[
-    str, tuple[str, tuple[str, ...], int]
-] = {  # text, options, seed of the build: other pairs and masks of the text that was trained on
+EVALUATIONS: dict[str, tuple[str, tuple[str, ...], int]] = {  # text, options, and seed of the build
     "pairs": ("held-out", PAIRS, 0),
     "singles": ("held-out", SINGLES, 0),
-    "seen": ("train", PAIRS, 1),
+    "seen": ("train", PAIRS, 1),  # other pairs and masks of the text that was trained on
 }
 NUM_CHECKPOINTS = 5
 PROBE_STEPS = 60
@@ -273,7 +271,7 @@ def study(out: Path, *, source: Path, scale: Scale, plan: dict[str, Any]) -> Non
         plan["steps"] = {
             arm: max(1, round(steps * tokens_of_a_step["dynamic"] / tokens)) for arm, tokens in tokens_of_a_step.items()
         }
-        write_atomically(out / "plan.json", json.dumps(plan, indent=1).encode())
+        save(plan, out)
 
     shards = {name: out / "shards" / f"eval-{name}" for name in EVALUATIONS}
     for arm, seed in arms:

@@ -14,6 +14,7 @@ from pipelines.beam_options import pipeline_options
 from pipelines.submission import check_submission
 
 ROOT = Path(__file__).parents[2]
+IMAGE = "examples/workers_image/Dockerfile"
 PAGES = {"dataflow": "DataflowRunner", "flink": "FlinkRunner", "spark": "SparkRunner"}
 
 
@@ -43,9 +44,8 @@ def test_commands_of_a_page_are_taken(engines_are_there, page, runner):
         pipeline_options(runner=runner, num_workers=1, flags=flags)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_image_of_a_page_has_the_pinned_beam_and_all_of_the_package(page):
-    text = (ROOT / "examples" / page / "Dockerfile").read_text()
+def test_image_of_the_workers_has_the_pinned_beam_and_all_of_the_package():
+    text = (ROOT / IMAGE).read_text()
     (image,) = re.findall(r"^FROM apache/beam_python(\d+\.\d+)_sdk:(\S+)$", text, re.MULTILINE)
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
     assert image[1] == pinned["apache-beam"]
@@ -53,7 +53,8 @@ def test_image_of_a_page_has_the_pinned_beam_and_all_of_the_package(page):
     copied = {word for line in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for word in line.split()}
     assert {"pyproject.toml", "README.md", "LICENSE", "constraints.txt", "bertdata", "pipelines", "trainer"} == copied
     assert all((ROOT / name).exists() for name in copied)
-    assert f"docker build -f examples/{page}/Dockerfile" in text
+    for path in (IMAGE, *(f"examples/{page}/README.md" for page in PAGES)):
+        assert f"docker build -f {IMAGE} -t " in (ROOT / path).read_text(), path
 
 
 @pytest.mark.parametrize(("page", "runner"), PAGES.items())
