@@ -139,9 +139,10 @@ def _check_whole(path: Path) -> None:
         BadZipFile: It is damaged.
         OSError: It cannot be read.
     """
-    with _Source(path) as source:
+    source = _Source(path)
+    with io.BufferedReader(source) as file:
         try:
-            with ZipFile(io.BufferedReader(source)) as archive:
+            with ZipFile(file) as archive:
                 name = archive.testzip()
         except (*_TORN, OSError) as error:  # an OSError where a damaged file names a place before its beginning
             raise source.error or BadZipFile(str(error) or type(error).__name__) from error
