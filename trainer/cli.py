@@ -271,7 +271,7 @@ def _run(*, shards: tuple[str, ...], out: str, eval_only: bool, settings: dict[s
             return
         stack.enter_context(hold_run_folder(Path(out), world=world))
         checkpoint = load_shared(Path(out) / "checkpoints", world=world)
-        run = find_run(settings["init"]) if settings["init"] and not checkpoint else None
+        run = find_run(Path(settings["init"])) if settings["init"] and not checkpoint else None
         choice = choose(
             request,
             data=data,

@@ -111,7 +111,7 @@ def _load(
 def _load_initial(
     data: TrainingData, *, place: Path, world: World
 ) -> tuple[TrainOptions, BertForPreTraining, int | None]:
-    run = find_run(str(place))
+    run = find_run(place)
     model_options = initial_model_options(
         place, run, vocab_size=data.tokenizer.vocab_size, hidden_dropout_prob=0.0, max_seq_length=data.max_seq_length
     )

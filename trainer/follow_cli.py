@@ -18,7 +18,7 @@ __all__ = ["follow"]
     cls=CorpusCommand,
     epilog="\b\nExample: bert-train follow run/ --shards shards/ --document Achilles --input wiki.xml --out page.html",
 )
-@click.argument("model", metavar="RUN|HF_DIR", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
 @click.option("--shards", required=True, type=click.Path(path_type=Path), help="Folder that `bertdata build` wrote.")
 @click.option(
     "--document",
@@ -44,8 +44,8 @@ def follow(model: Path, shards: Path, document: str, inputs: tuple[str, ...], sa
     """Writes a page that follows one document all the way.
 
     One HTML file that needs nothing beside it: source, plain text, sentences, a pair and its label, tokens, mask sets,
-    embeddings, layers, the predicted words beside the truth, next sentence, losses. RUN is the --out folder of a
-    training; HF_DIR a folder that transformers reads.
+    embeddings, layers, the predicted words beside the truth, next sentence, losses. MODEL is the folder of a run, or
+    one for transformers.
     """
     missing = [name for name in ("jinja2", "sentencex") if importlib.util.find_spec(name) is None]
     if missing:

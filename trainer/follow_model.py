@@ -16,6 +16,7 @@ from trainer.weight_files import put_weights
 
 __all__ = ["LoadedModel", "load_model"]
 
+_OPTION = "MODEL"
 _NO_NEXT_SENTENCE = "The model has not learned to predict next sentences, so that part is left out."
 
 
@@ -47,13 +48,10 @@ def load_model(place: Path, *, data_set: DataSet) -> LoadedModel:
             tokens, or it cannot predict words.
     """
     has_labels = data_set.manifest.options["pairs"]["next_sentence"] != "none"
-    try:
-        options, initial = _load_weights(place, data_set=data_set, next_sentence=has_labels)
-    except TrainingError as error:  # names the option of training that the same weights would be given to
-        raise TrainingError(str(error).replace("--init ", "")) from error
+    options, initial = _load_weights(place, data_set=data_set, next_sentence=has_labels)
     new = {name.split(".")[1] for name in initial.new}
     if "predictions" in new:
-        raise TrainingError(f"{place} has no head for masked words, so it has nothing to say here; train it first")
+        raise TrainingError(f"{_OPTION} {place} has no masked-word head, so it has nothing to say here; train it first")
     is_learned = not new and learns_next_sentences(load_facts_of(place) or {})
     warnings = (_NO_NEXT_SENTENCE,) if has_labels and not is_learned else ()
     model = build_model(options, next_sentence=has_labels and is_learned).eval()
@@ -62,12 +60,14 @@ def load_model(place: Path, *, data_set: DataSet) -> LoadedModel:
 
 
 def _load_weights(place: Path, *, data_set: DataSet, next_sentence: bool) -> tuple[ModelOptions, Initial]:
-    run = find_run(str(place))
+    run = find_run(place, option=_OPTION)
     options = initial_model_options(
         place,
         run,
         vocab_size=data_set.manifest.tokenizer.vocab_size,
         hidden_dropout_prob=0.0,
         max_seq_length=data_set.manifest.options["pairs"]["max_seq_length"],
+        option=_OPTION,
     )
-    return options, load_initial(place, run, options=options, next_sentence=next_sentence, data_set=data_set)
+    initial = load_initial(place, run, options=options, next_sentence=next_sentence, data_set=data_set, option=_OPTION)
+    return options, initial

@@ -26,7 +26,6 @@ from trainer.weight_files import WORDS
 
 __all__ = ["Initial", "initial_model_options", "load_initial"]
 
-_OPTION = "--init"
 _OF_WORDS = (WORDS, "cls.predictions.bias")
 _FREE = ("vocab_size", "hidden_dropout_prob", "initializer_range")
 
@@ -77,6 +76,7 @@ def initial_model_options(
     vocab_size: int,
     hidden_dropout_prob: float,
     max_seq_length: int = 1,
+    option: str = "--init",
 ) -> ModelOptions:
     """Returns the shape of the model that a run begins with.
 
@@ -86,6 +86,7 @@ def initial_model_options(
         vocab_size: Ids of the data set's tokenizer; `load_initial` checks that it is that of the weights.
         hidden_dropout_prob: Dropout to train with.
         max_seq_length: Tokens of the data set's longest samples.
+        option: What named the place, for messages.
 
     Raises:
         TrainingError: There is no model, or it is none that can be trained here.
@@ -94,13 +95,13 @@ def initial_model_options(
         changes = {"vocab_size": vocab_size, "hidden_dropout_prob": hidden_dropout_prob}
         options = ModelOptions(**(run["options"]["model"] | changes))
     else:
-        path = find_export(place, option=_OPTION) / "config.json"
+        path = find_export(place, option=option) / "config.json"
         options = load_model_options(
-            path, vocab_size=vocab_size, hidden_dropout_prob=hidden_dropout_prob, option=_OPTION
+            path, vocab_size=vocab_size, hidden_dropout_prob=hidden_dropout_prob, option=option
         )
     if options.max_position_embeddings < max_seq_length:
         raise TrainingError(
-            f"the samples have up to {max_seq_length} tokens, the model of --init {place} has "
+            f"the samples have up to {max_seq_length} tokens, the model of {option} {place} has "
             f"{options.max_position_embeddings} positions; begin with another model, or build with --max-seq-length "
             f"{options.max_position_embeddings}"
         )
@@ -115,6 +116,7 @@ def load_initial(
     next_sentence: bool,
     data_set: DataSet,
     is_main: bool = True,
+    option: str = "--init",
 ) -> Initial:
     """Reads weights to begin a run with, and says what is new and what is not used.
 
@@ -125,14 +127,16 @@ def load_initial(
         next_sentence: Whether the run predicts next sentences.
         data_set: What the run is trained on, for its tokenizer.
         is_main: Whether this process says what is to be said.
+        option: What named the place, for messages.
 
     Raises:
         TrainingError: The weights are not there, damaged, of another shape or of another vocabulary.
     """
-    initial = _from_export(place) if run is None else _from_run(place, run, next_sentence=next_sentence)
-    _check_shape(initial, options)
+    initial = _from_export(place, option=option) if run is None else _from_run(place, run, next_sentence=next_sentence)
+    _check_shape(initial, options, option=option)
     warning = check_vocabulary(
         initial.place,
+        option=option,
         num_rows=initial.options.vocab_size,
         tokenizer=initial.tokenizer,
         tokenizer_sha256=initial.tokenizer_sha256,
@@ -167,8 +171,8 @@ def _from_run(place: Path, run: dict[str, Any], *, next_sentence: bool) -> Initi
     )
 
 
-def _from_export(place: Path) -> Initial:
-    stored = read_export(find_export(place, option=_OPTION), option=_OPTION)
+def _from_export(place: Path, *, option: str) -> Initial:
+    stored = read_export(find_export(place, option=option), option=option)
     return Initial(
         place=stored.folder,
         options=stored.options,
@@ -183,7 +187,7 @@ def _from_export(place: Path) -> Initial:
     )
 
 
-def _check_shape(initial: Initial, options: ModelOptions) -> None:
+def _check_shape(initial: Initial, options: ModelOptions, *, option: str) -> None:
     there, asked = initial.options.to_json(), options.to_json()
     differences = [
         f"{name} is {asked[name]}, there {value}"
@@ -192,6 +196,6 @@ def _check_shape(initial: Initial, options: ModelOptions) -> None:
     ]
     if differences:
         raise TrainingError(
-            f"the model asked for is not that of --init {initial.place}: {'; '.join(differences)}. Leave --model and "
+            f"the model asked for is not that of {option} {initial.place}: {'; '.join(differences)}. Leave --model and "
             "--config out, and it gets the shape of those weights"
         )

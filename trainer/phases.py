@@ -27,15 +27,18 @@ _OPTIMIZER = (
 )
 
 
-def find_run(init: str) -> dict[str, Any] | None:
+def find_run(place: Path, *, option: str = "--init") -> dict[str, Any] | None:
     """Returns the newest checkpoint of the run in a folder; None where the folder, or file, is no run's.
+
+    Args:
+        place: Folder of a run or of an exported model.
+        option: What named the place, for messages.
 
     Raises:
         TrainingError: There is nothing at that place, or no checkpoint of the run can be read.
     """
-    place = Path(init)
     if not place.exists():
-        raise TrainingError(f"--init {init} is not there; give the folder of a run, or one with an exported model")
+        raise TrainingError(f"{option} {place} is not there; give the folder of a run, or one with an exported model")
     return load_latest(place / "checkpoints")
 
 

@@ -16,12 +16,19 @@ __all__ = ["check_vocabulary"]
 
 
 def check_vocabulary(
-    place: Path, *, num_rows: int, tokenizer: Path | None, tokenizer_sha256: str | None, data_set: DataSet
+    place: Path,
+    *,
+    option: str,
+    num_rows: int,
+    tokenizer: Path | None,
+    tokenizer_sha256: str | None,
+    data_set: DataSet,
 ) -> str | None:
     """Checks that every id stands for the same token in the weights and in the data set, as far as that is known.
 
     Args:
         place: Where the weights are, for messages.
+        option: What named the place, for messages.
         num_rows: Rows of the word embeddings there; more than there are tokens only where all tokens are the same.
         tokenizer: The tokenizer.json or vocab.txt there; None where there is none.
         tokenizer_sha256: Hash of the tokenizer.json that the weights were trained with; None where it is not known.
@@ -37,32 +44,32 @@ def check_vocabulary(
     is_same = tokenizer_sha256 == said.sha256
     said_of_rules = None
     if not is_same and tokenizer is not None:
-        said_of_rules = _compare(tokenizer, data_set)
+        said_of_rules = _compare(tokenizer, data_set, option=option)
         is_same = True
     hint = "build the data set with --tokenizer and the folder of those weights"
     if num_rows < said.vocab_size or (num_rows > said.vocab_size and not is_same):
         raise TrainingError(
-            f"the vocabulary of --init {place} has {num_rows} entries, that of {data_set.location} {said.vocab_size}; "
-            f"{hint}"
+            f"the vocabulary of {option} {place} has {num_rows} entries, that of {data_set.location} "
+            f"{said.vocab_size}; {hint}"
         )
     if not is_same and tokenizer_sha256 is not None:
-        raise TrainingError(f"--init {place} was trained with another tokenizer than {data_set.location} has; {hint}")
+        raise TrainingError(f"{option} {place} was trained with another tokenizer than {data_set.location} has; {hint}")
     if not is_same:
         return (
-            f"--init {place} has no tokenizer.json and no vocab.txt: whether its ids mean the tokens of "
+            f"{option} {place} has no tokenizer.json and no vocab.txt: whether its ids mean the tokens of "
             f"{data_set.location} cannot be checked"
         )
     return said_of_rules
 
 
-def _compare(path: Path, data_set: DataSet) -> str | None:
+def _compare(path: Path, data_set: DataSet, *, option: str) -> str | None:
     """Returns in which rules for text two tokenizers of the same vocabulary differ."""
     own_path = data_set.folder / "tokenizer.json"
     try:
         # A bare vocab.txt is loaded with the case rule that lies beside it.
         there, here = (load_tokenizer(one.parent if one == path else one) for one in (path, own_path))
     except TokenizerError as error:
-        raise TrainingError(f"the vocabulary of --init cannot be checked: {error}") from error
+        raise TrainingError(f"the vocabulary of {option} cannot be checked: {error}") from error
     tokens_there, tokens_here = (
         {number: token for token, number in one.get_vocab(with_added_tokens=True).items()} for one in (there, here)
     )

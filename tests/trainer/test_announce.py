@@ -13,7 +13,7 @@ from trainer.phases import find_run
 
 
 def choice_of(data: TrainingData, *, size: str | None = "tiny", before: Any = None, **given: Any) -> Choice:
-    run = find_run(given["init"]) if given.get("init") else None
+    run = find_run(Path(given["init"])) if given.get("init") else None
     request = Request(out="run", size=size, settings=given)
     return choose(request, data=data, device_type="cpu", world_size=1, before=before, run=run)
 

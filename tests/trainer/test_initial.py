@@ -45,9 +45,7 @@ def folder(data_set: DataSet, tmp_path: Path) -> Path:
 
 
 def initial_of(place: Path, data_set: DataSet, *, options: ModelOptions = OPTIONS, **more: Any) -> Initial:
-    return load_initial(
-        place, find_run(str(place)), options=options, data_set=data_set, **({"next_sentence": True} | more)
-    )
+    return load_initial(place, find_run(place), options=options, data_set=data_set, **({"next_sentence": True} | more))
 
 
 def change_config(folder: Path, **changes: Any) -> None:

@@ -33,7 +33,7 @@ def chosen(data_set: DataSet, out: Path, **given: Any) -> TrainOptions:
         device_type="cpu",
         world_size=1,
         before=checkpoint["options"] if checkpoint else None,
-        run=find_run(init) if init and not checkpoint else None,
+        run=find_run(Path(init)) if init and not checkpoint else None,
     )
     return choice.options
 
@@ -111,7 +111,7 @@ def test_stopped_phase_2_continues_bit_for_bit(
 
 
 def test_phase_2_begins_with_weights_and_moments(data_set: DataSet, phase_1: Path) -> None:
-    saved = find_run(str(phase_1))
+    saved = find_run(phase_1)
     assert saved is not None
     model = build_model(MODEL, seed=9)
     optimizer = make_optimizer(model, options_for(phase_1))
@@ -137,7 +137,7 @@ def test_phase_2_begins_its_data_anew(data_set: DataSet, new_data_set: Callable[
     checkpoint = load_latest(phase_1.parent / "longer" / "checkpoints")
     assert checkpoint is not None
     assert checkpoint["data"]["samples_seen"] == 32
-    assert checkpoint["data"]["data_sets"] != find_run(str(phase_1))["data"]["data_sets"]  # type: ignore[index]
+    assert checkpoint["data"]["data_sets"] != find_run(phase_1)["data"]["data_sets"]  # type: ignore[index]
 
 
 def test_preset_goes_on_where_the_phase_before_ended(data_set: DataSet, tmp_path: Path) -> None:

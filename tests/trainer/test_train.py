@@ -48,7 +48,7 @@ def options_for(out: Path, **changes: Any) -> TrainOptions:
 
 
 def train_on(data_set: DataSet, options: TrainOptions, **more: Any) -> list[dict[str, Any]]:
-    run = find_run(options.init) if options.init and not more.get("checkpoint") else None
+    run = find_run(Path(options.init)) if options.init and not more.get("checkpoint") else None
     return train(TrainingData(data_sets=(data_set,)), options, world=ALONE, run=run, **more)
 
 
