@@ -43,8 +43,8 @@ def test_ending_leaves_mistakes_of_the_program_alone():
     assert raised.value.code == 3
 
 
-@pytest.mark.parametrize("program", [bertdata, bert_train, bert_predict], ids=lambda program: str(program.callback))
-@pytest.mark.parametrize(("error", "code"), [(BertDataError("no"), 1), (KeyboardInterrupt(), 130)])
+@pytest.mark.parametrize("program", [bertdata, bert_train, bert_predict], ids=["bertdata", "train", "predict"])
+@pytest.mark.parametrize(("error", "code"), [(BertDataError("no"), 1), (KeyboardInterrupt(), 130)], ids=["no", "^C"])
 def test_all_programs_end_alike(monkeypatch, program, error, code):
     def fail(*_, **__):
         raise error
