@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,15 +71,22 @@ class ModelOptions:
     layer_norm_eps: float = 1e-12
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size"):
-            _check(getattr(self, name) >= 1, f"the model's {name} is {getattr(self, name)}; it must be at least 1")
+        for name, least in {
+            **dict.fromkeys(("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads"), 1),
+            **dict.fromkeys(("intermediate_size", "max_position_embeddings"), 1),
+            "type_vocab_size": 2,
+        }.items():
+            value = getattr(self, name)
+            is_right = isinstance(value, int) and value >= least
+            _check(is_right, f"the model's {name} is {value!r}; it must be a whole number from {least} on")
+        for name in ("initializer_range", "layer_norm_eps"):
+            value = getattr(self, name)
+            is_right = isinstance(value, int | float) and 0 <= value < math.inf
+            _check(is_right, f"the model's {name} is {value!r}; it must be a number from 0 on")
         _check(
             self.hidden_size % self.num_attention_heads == 0,
             f"the model's hidden_size {self.hidden_size} is not a multiple of its {self.num_attention_heads} attention "
             "heads; change one of the two",
-        )
-        _check(
-            self.type_vocab_size >= 2, f"the model's type_vocab_size is {self.type_vocab_size}; it must be at least 2"
         )
         _check(
             0 <= self.hidden_dropout_prob < 1,
@@ -146,8 +154,8 @@ def load_model_options(
     shape |= {"vocab_size": vocab_size, "hidden_dropout_prob": hidden_dropout_prob}
     try:
         return ModelOptions(**shape)
-    except TypeError as error:
-        raise TrainingError(f"{option} {path} lacks a value or holds one of a wrong type ({error})") from error
+    except (TypeError, TrainingError) as error:  # one that is missing, or is none of a model
+        raise TrainingError(f"{option} {path} describes no model: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -175,8 +175,16 @@ def test_config_file_gives_the_shape(tmp_path: Path) -> None:
         ("[]", "no JSON object"),
         (json.dumps(CONFIG | {"model_type": "roberta"}), "model_type is 'roberta'"),
         (json.dumps(CONFIG | {"hidden_act": "relu"}), "hidden_act is 'relu'"),
-        (json.dumps({"model_type": "bert"}), "lacks a value"),
-        (json.dumps(CONFIG | {"num_attention_heads": 7}), "not a multiple of its 7"),
+        (json.dumps({"model_type": "bert"}), "config.json describes no model: .* missing"),
+        (json.dumps(CONFIG | {"num_attention_heads": 7}), "config.json describes no model: .* multiple of its 7"),
+        *(
+            (json.dumps(CONFIG | {name: value}), f"config.json describes no model: the model's {name} is .* from 1 on")
+            for name, value in (("hidden_size", 60.0), ("num_hidden_layers", "2"), ("max_position_embeddings", 0))
+        ),
+        *(
+            (json.dumps(CONFIG | {name: value}), f"config.json describes no model: the model's {name} is .* from 0 on")
+            for name, value in (("layer_norm_eps", "1e-12"), ("initializer_range", -1.0), ("layer_norm_eps", None))
+        ),
     ],
 )
 def test_config_file_that_is_no_bert_is_refused(tmp_path: Path, text: str, message: str) -> None:
