@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bertdata.config import BuildOptions
-from bertdata.inputs import InputFile
+from bertdata.fingerprint import library_versions
+from bertdata.inputs import InputFile, file_name
+from bertdata.manifest import Manifest
 from bertdata.work import Work
 
-__all__ = ["describe_differences"]
+__all__ = ["describe_differences", "describe_differences_of_finished"]
 
 _MOST = 5  # differences that are named
 
@@ -22,12 +24,42 @@ def describe_differences(found: Work, *, options: BuildOptions, inputs: Sequence
         options: The wanted options.
         inputs: The wanted inputs.
     """
-    differences = [*_input_differences(found.inputs, inputs), *_option_differences(found.options, options)]
+    return _clause(
+        [
+            *_input_differences(found.inputs, inputs),
+            *_value_differences(found.options.to_json(), options.to_json()),
+        ]
+    )
+
+
+def describe_differences_of_finished(found: Manifest, *, options: BuildOptions, inputs: Sequence[InputFile]) -> str:
+    """Returns the same of a finished build, whose manifest knows its inputs by name and size.
+
+    Args:
+        found: The manifest of one of its data sets.
+        options: The wanted options.
+        inputs: The wanted inputs.
+    """
+    length = found.options["pairs"]["max_seq_length"]
+    wanted = options.for_length(length) if length in options.max_seq_lengths else options
+    before = {(entry["name"], entry["bytes"]) for entry in found.inputs}
+    now = {(file_name(file.path), file.num_bytes) for file in inputs if file.num_bytes}
+    return _clause(
+        [
+            *(f"{name} of {size:,} bytes is no input any more" for name, size in sorted(before - now)),
+            *(f"{name} of {size:,} bytes is a new input" for name, size in sorted(now - before)),
+            *_value_differences(found.options, wanted.to_json()),
+            *_value_differences(found.versions, library_versions()),
+        ]
+    )
+
+
+def _clause(differences: Sequence[str]) -> str:
     if not differences:
-        return "the versions of libraries, the tokenizer's files or a function of your own differ"
-    named = differences[:_MOST]
-    if len(differences) > _MOST:
-        named.append(f"and {len(differences) - _MOST} more")
+        return (
+            "the versions of libraries, the tokenizer's files, a function of your own or the input's times differ"
+        )
+    named = [*differences[:_MOST], *([f"and {len(differences) - _MOST} more"] if len(differences) > _MOST else [])]
     return "; ".join(named)
 
 
@@ -45,11 +77,15 @@ def _input_differences(found: Sequence[InputFile], wanted: Sequence[InputFile]) 
             yield f"{path} has changed: it was written to since"
 
 
-def _option_differences(found: BuildOptions, wanted: BuildOptions) -> Iterator[str]:
-    before, now = (dict(_leaves(options.to_json())) for options in (found, wanted))
+def _value_differences(found: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
+    before, now = dict(_leaves(found)), dict(_leaves(wanted))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
-            yield f"{name} was {before.get(name)}, and is {now.get(name)}"
+            yield f"{name} was {_shown(before.get(name))}, and is {_shown(now.get(name))}"
+
+
+def _shown(value: Any) -> str:
+    return f"{len(value):,} values" if isinstance(value, list) and len(value) > _MOST else str(value)
 
 
 def _leaves(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:

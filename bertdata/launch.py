@@ -14,7 +14,7 @@ from pathlib import Path
 from bertdata.clearing import clear_work, remove_build
 from bertdata.config import BuildOptions
 from bertdata.data_set import open_data_set
-from bertdata.differences import describe_differences
+from bertdata.differences import describe_differences, describe_differences_of_finished
 from bertdata.disk import check_disk
 from bertdata.errors import BertDataError, ChangedInputError, ConfigError, InputError, OutputError
 from bertdata.fingerprint import fingerprint_of
@@ -84,6 +84,17 @@ def _hint_about_exclusions(out: str, *, options: BuildOptions) -> str:
     return ""
 
 
+def _differences_of_finished(out: str, *, options: BuildOptions, inputs: Sequence[InputFile]) -> str:
+    """Returns what the build that the folders of `options` hold, finished, differs in."""
+    folders = [open_folder(place) for place in dict.fromkeys((out, *data_set_places(out, options=options)))]
+    (first, *_) = [folder for folder in folders if folder.has(MANIFEST)]
+    try:
+        found = parse_manifest(first.read(MANIFEST), where=f"{first.location}/{MANIFEST}")
+    except BertDataError as error:
+        return f"what differs cannot be told ({error})"
+    return describe_differences_of_finished(found, options=options, inputs=inputs)
+
+
 def _ended_with_advice(out: str) -> bool:
     """Returns whether an unfinished build ended because of its options or input, so that other ones may replace it."""
     folder = open_folder(out).child(WORK)
@@ -110,9 +121,10 @@ def _prepare_folder(
     elif kept is not None and found != fingerprint:
         withdraw_changed_shards(kept, excluded=options.shards.excluded_documents)
     elif found not in (None, fingerprint):
-        how = "its inputs, options or versions differ"
         if open_folder(out).child(WORK).has(BUILD):
             how = describe_differences(_load_work(out), options=options, inputs=inputs)
+        else:
+            how = _differences_of_finished(out, options=options, inputs=inputs)
         raise OutputError(
             f"{open_folder(out).location} holds another build (fingerprint {found}, this one has {fingerprint}): "
             f"{how}. Give another --out, or replace it with --overwrite." + _hint_about_exclusions(out, options=options)

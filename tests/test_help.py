@@ -88,3 +88,12 @@ def test_help_ends_with_an_example_that_parses(command):
     assert found, "the last paragraph is no example"
     for line in found[1].strip().splitlines():
         assert parse(line.strip()).startswith(command)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_keeps_tables_as_they_are_written(command):
+    context = COMMANDS[command]
+    shown = context.command.get_help(context)
+    assert "\\b" not in shown
+    for table in re.findall(r"\x08\n(.*?)(?:\n\n|\Z)", context.command.help, re.DOTALL):
+        assert all(line.strip() in shown for line in table.splitlines())

@@ -67,7 +67,7 @@ def main(
     max_answer_tokens: int,
     tokenizer: Path | None,
 ) -> None:
-    r"""Asks a model what it has learned.
+    """Asks a model what it has learned.
 
     MODEL is the folder of a run, or one for transformers with a tokenizer in it. What is printed depends on what the
     model was trained for:
@@ -80,7 +80,7 @@ def main(
     question answering    the answer to the question TEXT that is found in TEXT_B
 
     Without TEXT, or with -, each line of stdin is a TEXT, or a TEXT, a tab and a TEXT_B.
-    """
+    """  # noqa: D301 - click looks for the character itself
     if text in (None, _STDIN) and text_b is not None:
         raise click.UsageError("TEXT_B comes after a TEXT; lines of stdin have theirs behind a tab")
     if not all(one.strip() for one in (text, text_b) if one is not None):

@@ -1,10 +1,14 @@
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import pytest
 
+from bertdata import differences, fingerprint
+from bertdata.build import build_serially
 from bertdata.differences import describe_differences
 from bertdata.errors import OutputError
+from bertdata.fingerprint import library_versions
 from bertdata.inputs import InputFile
 from bertdata.launch import open_build
 
@@ -41,5 +45,49 @@ def test_another_build_in_an_unfinished_ones_folder_is_told_what_differs(tmp_pat
     with (
         pytest.raises(OutputError, match=r"this one has \w{16}\): seed was 0, and is 1\. Give another --out"),
         open_build([str(jsonl_file)], out=tmp_path, options=other),
+    ):
+        pass
+
+
+def test_another_build_in_a_finished_ones_folder_is_told_what_differs(tmp_path, jsonl_file, small_options):
+    out = tmp_path / "shards"
+    with open_build([str(jsonl_file)], out=out, options=small_options) as work:
+        build_serially(work)
+    added = tmp_path / "more.jsonl"
+    added.write_text('{"text": "One. Two. Three."}\n')
+    other = dataclasses.replace(small_options, tokenizer=dataclasses.replace(small_options.tokenizer, vocab_size=77))
+    with (
+        pytest.raises(
+            OutputError,
+            match=rf": more.jsonl of {added.stat().st_size} bytes is a new input; vocab_size was \S+, and is 77\. Give",
+        ),
+        open_build([str(jsonl_file), str(added)], out=out, options=other),
+    ):
+        pass
+
+
+def test_finished_build_of_other_versions_is_told_so(tmp_path, jsonl_file, small_options, monkeypatch):
+    out = tmp_path / "shards"
+    with open_build([str(jsonl_file)], out=out, options=small_options) as work:
+        build_serially(work)
+    for module in (differences, fingerprint):
+        monkeypatch.setattr(module, "library_versions", lambda: library_versions() | {"tokenizers": "0.0"})
+    with (
+        pytest.raises(OutputError, match=r": tokenizers was \S+, and is 0\.0\. Give another --out"),
+        open_build([str(jsonl_file)], out=out, options=small_options),
+    ):
+        pass
+
+
+def test_finished_build_with_a_damaged_manifest_is_told_so(tmp_path, jsonl_file, small_options):
+    out = tmp_path / "shards"
+    with open_build([str(jsonl_file)], out=out, options=small_options) as work:
+        build_serially(work)
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(manifest | {"shards": "none"}))
+    other = dataclasses.replace(small_options, seed=1)
+    with (
+        pytest.raises(OutputError, match=r": what differs cannot be told \(.*manifest.json.*\)\. Give another --out"),
+        open_build([str(jsonl_file)], out=out, options=other),
     ):
         pass
