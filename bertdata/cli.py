@@ -162,6 +162,7 @@ def _print_estimate(
     from bertdata.summary import estimate_rows, format_table
 
     files = find_inputs(inputs, out=out)
+    click.echo("running all stages over a sample of the input; nothing is kept", err=True)
     estimate = estimate_build(plan_portions(files, options=options.read), options=options, num_workers=num_workers)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(estimate), indent=2))

@@ -185,6 +185,16 @@ def check_shards(folder: Path, manifest: Manifest) -> None:
             raise ShardError(f"{path} has {num_bytes:,} bytes, not {shard.num_bytes:,}; {hint}")
 
 
+def _hint(folder: Path) -> str:
+    """Returns what to do with a folder that is no data set."""
+    lengths = sorted(child.name for child in folder.glob("*/") if (child / MANIFEST).exists())
+    if lengths:
+        return f"it holds the data sets {', '.join(lengths)}: name one of them"
+    if (folder / "run.json").exists():
+        return "it is the folder of a run of bert-train; name the folder of its shards"
+    return "name a folder that bertdata build wrote, or if the build has not ended, run it again"
+
+
 def open_data_set(folder: Path | str, *, cache: CacheOptions | None = None) -> DataSet:
     """Opens a finished data set.
 
@@ -212,11 +222,7 @@ def open_data_set(folder: Path | str, *, cache: CacheOptions | None = None) -> D
     try:
         manifest = read_manifest(folder / MANIFEST)
     except FileNotFoundError as error:
-        lengths = sorted(child.name for child in folder.glob("*/") if (child / MANIFEST).exists())
-        hint = (
-            f"it holds the data sets {', '.join(lengths)}: name one of them" if lengths else "run bertdata build again"
-        )
-        raise ShardError(f"{folder} has no {MANIFEST}, so it is not a finished data set; {hint}") from error
+        raise ShardError(f"{folder} has no {MANIFEST}, so it is not a finished data set; {_hint(folder)}") from error
     if manifest.merged_from:
         check_shards(folder, manifest)
     return _open(folder, location=str(folder), manifest=manifest, shard_files=LocalShards(folder))

@@ -136,7 +136,7 @@ def detect_format(path: str, head: bytes) -> str:
         if head.startswith(magic):
             raise InputError(f"{path} is {what}")
     if head[_TAR_PLACE:].startswith(_TAR):
-        raise InputError(f"{path} is a tar archive; unpack it first")
+        raise InputError(f"{path} is a tar archive; unpack it first, or if it is a shard of a data set, leave it out")
     if head.startswith(PARQUET):
         return "parquet"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()

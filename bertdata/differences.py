@@ -56,9 +56,7 @@ def describe_differences_of_finished(found: Manifest, *, options: BuildOptions, 
 
 def _clause(differences: Sequence[str]) -> str:
     if not differences:
-        return (
-            "the versions of libraries, the tokenizer's files, a function of your own or the input's times differ"
-        )
+        return "the versions of libraries, the tokenizer's files, a function of your own or the input's times differ"
     named = [*differences[:_MOST], *([f"and {len(differences) - _MOST} more"] if len(differences) > _MOST else [])]
     return "; ".join(named)
 

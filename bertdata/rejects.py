@@ -56,9 +56,10 @@ def check_rejects(counts: Counter[str], rejects: list[Reject], *, max_rejects: i
         if keep_in is not None:
             write_rejects(keep_in, rejects)
         first = next(reject for reject in rejects if reject.reason != _DAMAGED)
+        remedy = "Name the field of the text with --text-field" if first.reason == "missing_field" else "Mend them"
         raise InputError(
             f"{found} bad records, {max_rejects} allowed; the first: {first.path}, {first.where}: {first.reason} "
-            f"({first.excerpt[:80]!r}). Mend them, or allow more with --max-rejects."
+            f"({first.excerpt[:80]!r}). {remedy}, or allow more with --max-rejects."
         )
 
 

@@ -29,6 +29,7 @@ __all__ = ["Display", "EpochTable"]
 _log = logging.getLogger(__name__)
 
 _LINES_PER_HEADER = 20
+_LINE_SECONDS = 10.0  # between lines about an evaluation
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {elapsed}{postfix}"
 
 
@@ -96,6 +97,7 @@ class Display:
         self._lines = TrainLines(next_sentence=next_sentence, has_mfu=has_mfu, max_width=columns)
         self._num_lines = 0
         self._shown, self._ends_at = "", 0.0
+        self._line_due = 0.0
         self._table = EpochTable(lambda line: _print_beside_bars(echo, line)) if echo else None
         for row in rows:
             if self._table is not None:
@@ -131,6 +133,16 @@ class Display:
             self._update_bar()
         elif row["kind"] == "eval":
             self._log_line(describe_evaluation(row))
+
+    def show_evaluation(self, share: float) -> None:
+        """Shows how far an evaluation is: at the bar, or where there is none in a line every ten seconds."""
+        if share == 0:
+            self._line_due = time.monotonic() + _LINE_SECONDS
+        if self._is_terminal:
+            self._bar.set_postfix_str(f"evaluating, {share:.0%}")
+        elif time.monotonic() >= self._line_due:
+            self._line_due += _LINE_SECONDS
+            self._log_line(f"evaluating, {share:.0%}")
 
     def flush(self) -> None:
         """Shows what has waited for an evaluation that did not come."""

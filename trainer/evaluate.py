@@ -62,6 +62,7 @@ def evaluate(
     vocab_size: int,
     autocast: AbstractContextManager[object],
     should_stop: Callable[[], bool] | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> dict[str, float] | None:
     """Returns losses and accuracies on the held-out samples, the same for every number of processes.
 
@@ -76,6 +77,7 @@ def evaluate(
         autocast: Context that sets the precision.
         should_stop: Whether this process is to give up, asked before each micro-batch; the processes need not answer
             alike. All give up where one does.
+        on_progress: Is told the share that this process has done of what is its own, from 0 on.
 
     Returns:
         See the module; all are finite but for the losses of a model that is not. None where it was given up.
@@ -94,6 +96,8 @@ def evaluate(
     model.eval()
     try:
         for number in range(world.rank, len(chunks), world.size):
+            if on_progress is not None:
+                on_progress(number / len(chunks))
             shown, sample_ids = reader.show(chunks[number], mask_set=0)
             if len(sample_ids) == 0:  # all of them damaged
                 continue

@@ -64,7 +64,7 @@ class Initial:
         """Returns where the weights are from, what is new, and what is not used, on one line."""
         origin = f"weights of {self.place}" + ("" if self.step is None else f", step {self.step}")
         parts = [label for prefix, label in NEW_PARTS.items() if any(name.startswith(prefix) for name in self.new)]
-        new = f"; new: {', '.join(parts)}" if parts else "; nothing is new"
+        new = f"; new: {', '.join(parts)}" if parts else ", all of the model"
         ignored = f"; not used: {some(self.ignored)}" if self.ignored else ""
         return origin + new + ignored
 

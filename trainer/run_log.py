@@ -168,6 +168,11 @@ class RunLog:
         """Writes the row of an evaluation."""
         self._write({"kind": "eval", "step": step, "epoch": self._epoch(step)} | result)
 
+    def show_evaluation(self, share: float) -> None:
+        """Shows how far an evaluation is: from 0, where it begins, to 1."""
+        if self._display is not None:
+            self._display.show_evaluation(share)
+
     @contextmanager
     def pause(self, kind: str) -> Iterator[None]:
         """While in use with `with`, no time counts as training.

@@ -192,6 +192,7 @@ def train(
                 vocab_size=options.model.vocab_size,
                 autocast=autocast,
                 should_stop=lambda: world.stop.is_asked,
+                on_progress=run_log.show_evaluation,
             )
         if result is None:
             return False
@@ -256,6 +257,7 @@ def train(
     if step == options.max_steps and not evaluation_due and world.is_main:
         roles, folder = data.tokenizer.roles, data.data_sets[0].folder
         export_model(bare_model, out / "hf", tokenizer_folder=folder, pad_token_id=roles["pad"])
+        _log.info("finished: the model is in %s; bert-predict %s TEXT asks it", out / "hf", out)
     elif world.is_main:
         _log.info("stopped at step %d of %d; the same command continues", step, options.max_steps)
     return load_metrics(out / "metrics.jsonl") if world.is_main else []

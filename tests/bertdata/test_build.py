@@ -159,9 +159,12 @@ def test_bad_records_end_the_build_and_can_be_allowed(tmp_path, small_options):
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join([*records[:20], "{broken", *records[20:]]) + "\n")
     options = dataclasses.replace(small_options, shards=ShardOptions())
-    with pytest.raises(InputError, match=r"1 bad records, 0 allowed.*a\.jsonl.*line 21.*--max-rejects"):
+    with pytest.raises(InputError, match=r"1 bad records, 0 allowed.*a\.jsonl.*line 21.*Mend them, or .*--max-rejects"):
         build(tmp_path / "strict", path, options=options)
     assert not (tmp_path / "strict" / "manifest.json").exists()
+    other_field = dataclasses.replace(options, read=ReadOptions(text_field="body"))
+    with pytest.raises(InputError, match=r"missing_field.*Name the field of the text with --text-field, or "):
+        build(tmp_path / "strict", path, options=other_field)
     out = build(tmp_path / "lenient", path, options=dataclasses.replace(options, read=ReadOptions(max_rejects=1)))
     assert counts_of(out)["rejected_bad_json"] == 1
     (reject,) = (out / "rejects.jsonl").read_text().splitlines()

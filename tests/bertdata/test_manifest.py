@@ -58,8 +58,14 @@ def test_fingerprint_follows_the_shards(small_data_set):
 
 def test_open_without_manifest_says_what_to_do(copy):
     (copy / "manifest.json").unlink()
-    with pytest.raises(ShardError, match="not a finished data set.*run bertdata build again"):
+    with pytest.raises(ShardError, match="not a finished data set.*if the build has not ended, run it again"):
         open_data_set(copy)
+
+
+def test_open_of_a_run_says_what_it_is(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ShardError, match=r"it is the folder of a run of bert-train; name the folder of its shards"):
+        open_data_set(tmp_path)
 
 
 def test_open_names_the_data_sets_of_several_lengths(small_data_set, tmp_path):

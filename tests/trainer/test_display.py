@@ -77,6 +77,13 @@ def run(display: Display) -> None:
     display.close()
 
 
+def evaluate(display: Display, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation of 25 seconds."""
+    for second in range(26):
+        monkeypatch.setattr("time.monotonic", lambda now=1000.0 + second: now)
+        display.show_evaluation(second / 26)
+
+
 @contextmanager
 def log_lines() -> Iterator[None]:
     """Logs to stderr as the command does."""
@@ -106,6 +113,15 @@ def test_files_get_lines_and_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.split()[0] for line in lines[1:]] == ["10", "held", "20", "held", "30", "held"]
 
 
+def test_long_evaluation_gets_lines_where_there_is_no_bar(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    display = Display(max_steps=30, first_step=0, next_sentence=True, has_mfu=True)
+    with caplog.at_level(logging.INFO):
+        evaluate(display, monkeypatch)
+    assert [record.message for record in caplog.records] == ["evaluating, 38%", "evaluating, 77%"]
+
+
 @pytest.mark.parametrize("columns", ["100", "60"])
 def test_terminals_get_a_bar_as_wide_as_they_are(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     reading, writing = pty.openpty()
@@ -114,7 +130,10 @@ def test_terminals_get_a_bar_as_wide_as_they_are(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setattr("sys.stdout", terminal)
     with log_lines():
-        run(Display(max_steps=30, first_step=0, next_sentence=True, has_mfu=True, echo=print))
+        display = Display(max_steps=30, first_step=0, next_sentence=True, has_mfu=True, echo=print)
+        with monkeypatch.context() as patch:
+            evaluate(display, patch)
+        run(display)
     terminal.flush()
     os.set_blocking(reading, False)
     text = ""
@@ -127,6 +146,7 @@ def test_terminals_get_a_bar_as_wide_as_they_are(monkeypatch: pytest.MonkeyPatch
     os.close(reading)
     bars = [part for line in text.split("\n") for part in line.split("\r") if "steps" in part]
     assert "30/30 steps" in bars[-1]
+    assert any("evaluating, 38%" in bar for bar in bars)
     assert any("ETA 13h" in bar and "loss 9.764" in bar for bar in bars)
     assert max(len(bar) for bar in bars) <= int(columns)
     # Rows of the table stand between other lines here, so each has its titles.

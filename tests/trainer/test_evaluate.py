@@ -251,6 +251,13 @@ def test_damaged_blocks_are_left_out_by_all_ranks(new_data_set: Callable[..., Da
     assert run_together(2, model, data_set, skip_bad_blocks=True) == {"loss": 0, "num_samples": 0, "num_predictions": 0}
 
 
+def test_progress_goes_from_nothing_towards_all(data_set: DataSet) -> None:
+    shares: list[float] = []
+    run(build_model(MODEL), data_set, on_progress=shares.append)
+    assert shares == [number / len(shares) for number in range(len(shares))]
+    assert len(shares) > 1
+
+
 def test_a_rank_that_is_asked_to_stop_stops_all(data_set: DataSet) -> None:
     model = build_model(MODEL)
     calls = []

@@ -87,7 +87,7 @@ def test_weights_of_transformers_are_taken(
     fresh = build_model(OPTIONS, seed=2).state_dict()
     assert all(torch.equal(model.state_dict()[name], fresh[name]) for name in initial.new)
     (line,) = [record.message for record in caplog.records]
-    assert ("nothing is new" in line) == (not NEW[kind])
+    assert ("all of the model" in line) == (not NEW[kind])
     assert ("new: pooler, next-sentence head" in line) == (kind is BertForMaskedLM)
     assert ("not used: classifier.bias, classifier.weight" in line) == (kind is BertForSequenceClassification)
 
