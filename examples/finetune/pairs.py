@@ -41,7 +41,10 @@ def main(
     recipe = Recipe(**options)
     tokenizer = load_tokenizer(recipe)
     columns = (*text_columns.split(","), label_column)
-    train, test = (read_table(path, columns=columns, header=header) for path in (recipe.train, recipe.test))
+    train, test = (
+        read_table(path, columns=columns, header=header, text_option="--text-columns")
+        for path in (recipe.train, recipe.test)
+    )
     labels = number_labels(train, test)
 
     def encode(rows: list[tuple[str, ...]]) -> list[dict[str, Any]]:

@@ -95,15 +95,29 @@ def test_table_reads_qnli_and_csv_and_files_without_names(scripts, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("text\tlabel\nA.\t1\n", "no column 'sentence'; there are: text, label"),
+        ("text\tlabel\nA.\t1\n", "no column 'sentence'; there are: text, label\nname yours with --text-column"),
+        ("index\tsentence\n0\tA.\n", "name yours with --label-column; or give a file with labels, such as dev.tsv"),
+        ("gj04\t1\t\tOur friends left.\n", "if its first line is a row already, name all columns with --header"),
+        ("The film is a joy to watch.\tgood\n", "name all columns with --header"),
+        (
+            "sentence;label\nA.;1\n",
+            "there are: sentence;label\nname yours with --text-column; or divide the columns by tabs",
+        ),
         ("sentence\tlabel\nA.\t1\nB.\n", "line 3: 1 fields under 2 columns"),
         ("sentence\tlabel\n", "has no rows"),
-        ("", "no column 'sentence'"),
+        ("", "has no rows"),
     ],
 )
 def test_table_says_what_is_wrong(scripts, tmp_path, text, message):
     with pytest.raises(ClickException, match=re.escape(message)):
         scripts["tables"].read_table(write(tmp_path / "a.tsv", text), columns=["sentence", "label"])
+
+
+def test_names_of_columns_are_taken_for_names(scripts, tmp_path):
+    path = write(tmp_path / "a.tsv", "Quality\t#1 ID\t#1 String\n1\t70\tHe agreed .\n")
+    with pytest.raises(ClickException) as raised:
+        scripts["tables"].read_table(path, columns=["sentence1", "Quality"], text_option="--text-columns")
+    assert raised.value.message.endswith("\nname yours with --text-columns")
 
 
 def test_table_passes_over_empty_lines_and_wants_utf_8(scripts, tmp_path):
@@ -123,6 +137,12 @@ def test_labels_have_numbers_in_their_order(scripts):
     assert number_labels([("a", "1"), ("b", "0")], [("c", "1")]) == {"0": 0, "1": 1}
     with pytest.raises(ClickException, match="no training row has the label 'bad'; they have: fair, good"):
         number_labels([("a", "good"), ("b", "fair")], [("c", "bad")])
+    with pytest.raises(ClickException, match="test row 2 has an empty label, as have 1 in all"):
+        number_labels([("a", "good")], [("b", "good"), ("c", " ")])
+
+
+def test_share_of_the_most_frequent_label_is_that_of_the_rows(scripts):
+    assert scripts["tables"].most_frequent([("a", "1"), ("b", "0"), ("c", "1"), ("d", "1")]) == 0.75
 
 
 CONLL = "-DOCSTART- -X- -X- O\n\nU.N. NNP B-NP B-ORG\nofficial NN I-NP O\n\n\nBonn NNP B-NP B-LOC\n. . O O"
