@@ -9,18 +9,20 @@ by option: for QNLI `--text-columns question,sentence`, for MRPC `--text-columns
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from recipe import Recipe, Scores, Task, load_tokenizer, recipe_options, run
-from sklearn.metrics import accuracy_score, f1_score
+from recipe import Recipe, Scores, Task, check_folders, load_tokenizer, progress, recipe_options, run
 from tables import number_labels, read_table
-from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, pipeline
-from transformers.trainer_utils import PredictionOutput
+
+if TYPE_CHECKING:
+    from transformers.trainer_utils import PredictionOutput
 
 
 def score(output: PredictionOutput) -> Scores:
     """Returns the share of right labels, and F1 of the last label: MRPC and QQP are measured by that of label 1."""
+    from sklearn.metrics import accuracy_score, f1_score
+
     predicted, last = output.predictions.argmax(-1), output.predictions.shape[-1] - 1
     return {
         "accuracy": float(accuracy_score(output.label_ids, predicted)),
@@ -39,18 +41,24 @@ def main(
 ) -> None:
     """Fine-tunes a BERT on pairs of sentences with labels."""
     recipe = Recipe(**options)
-    tokenizer = load_tokenizer(recipe)
-    columns = (*text_columns.split(","), label_column)
+    check_folders(recipe)
+    texts = text_columns.split(",")
+    if len(texts) != 2:
+        raise click.UsageError(
+            f"--text-columns takes the names of two columns with a comma between, not {text_columns!r}"
+        )
     train, test = (
-        read_table(path, columns=columns, header=header, text_option="--text-columns")
+        read_table(path, columns=(*texts, label_column), header=header, text_option="--text-columns")
         for path in (recipe.train, recipe.test)
     )
     labels = number_labels(train, test)
+    tokenizer = load_tokenizer(recipe, metrics="sklearn.metrics")
+    from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, pipeline
 
     def encode(rows: list[tuple[str, ...]]) -> list[dict[str, Any]]:
         return [
             {**tokenizer(one, other, truncation=True, max_length=recipe.max_seq_length), "label": labels[label]}
-            for one, other, label in rows
+            for one, other, label in progress(rows, desc="encoding")
         ]
 
     task = Task(

@@ -8,16 +8,15 @@ last. Where some training questions have no answer, [CLS] stands for none.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-import torch
-from recipe import Recipe, Scores, Task, load_tokenizer, recipe_options, run
+from recipe import Recipe, Scores, Task, check_folders, load_tokenizer, progress, recipe_options, run
 from squad import MAX_ANSWER, Question, Window, encode, iter_windows, read_squad
-from torchmetrics.functional.text import squad as squad_scores
-from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
-from transformers.trainer_utils import PredictionOutput
+
+if TYPE_CHECKING:
+    from transformers.trainer_utils import PredictionOutput
 
 
 def best_answer(windows: list[Window], scores: Any, question: Question, *, may_lack: bool) -> tuple[str, float]:
@@ -71,11 +70,17 @@ def read_answers(
 def main(ask: tuple[str, str] | None, **options: Any) -> None:
     """Fine-tunes a BERT on questions that a text answers."""
     recipe = Recipe(**options)
-    tokenizer = load_tokenizer(recipe)
+    check_folders(recipe)
     train, test = (read_squad(path) for path in (recipe.train, recipe.test))
     may_lack = not all(question.answers for question in train)
-    train_windows = iter_windows(train, tokenizer, length=recipe.max_seq_length)  # not kept: they are many
-    test_windows = [*iter_windows(test, tokenizer, length=recipe.max_seq_length)]
+    tokenizer = load_tokenizer(recipe, metrics="torchmetrics.functional.text")
+    import torch
+    from torchmetrics.functional.text import squad as squad_scores
+    from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
+
+    shown = progress(train, desc="encoding")
+    train_windows = iter_windows(shown, tokenizer, length=recipe.max_seq_length)  # not kept: they are many
+    test_windows = [*iter_windows(progress(test, desc="encoding"), tokenizer, length=recipe.max_seq_length)]
 
     def score(output: PredictionOutput) -> Scores:
         """Returns what SQuAD is measured by: the share of answers that are right, and how many words are, in %."""

@@ -4,36 +4,34 @@ Source: learning rate 2e-5 to 5e-5, 2 to 4 epochs, batches of 16 or 32 and dropo
 Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding" (2019), appendix A.3;
 a warm-up over 10 % of the steps, linear decay to nothing and a weight decay of 0.01 those of the published
 run_classifier.py and optimization.py.
+
+torch and transformers take seconds to import. So that is done in functions, after the options and files were looked at.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainingArguments,
-    logging,
-    set_seed,
-)
-from transformers.trainer_utils import PredictionOutput
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from transformers.trainer_utils import PredictionOutput
 
 WARM_UP = 0.1  # of all steps
 WEIGHT_DECAY = 0.01
 EVAL_BATCH_SIZE = 64
+NUM_PLACES = 512  # of a published BERT, where config.json does not say
+LOG_SECONDS = 60  # between signs of life in a log file
 
 Scores = dict[str, float]
 
@@ -47,6 +45,7 @@ class Recipe:
         train: File with the training rows.
         test: File with the rows to measure on.
         out: Folder for the fine-tuned model, or for `comparison.json`.
+        overwrite: Whether that folder may hold something already.
         learning_rate: Highest learning rate, reached after the warm-up.
         epochs: Times that each training row is seen.
         batch_size: Rows of a step.
@@ -60,6 +59,7 @@ class Recipe:
     train: Path
     test: Path
     out: Path
+    overwrite: bool
     learning_rate: float
     epochs: int
     batch_size: int
@@ -99,7 +99,8 @@ def recipe_options(*, learning_rate: float, max_seq_length: int) -> Callable[[Ca
         click.option("--model", type=folder, required=True, help="Folder of a pre-trained BERT, such as run/hf."),
         click.option("--train", type=file, required=True, help="File with the training rows."),
         click.option("--test", type=file, required=True, help="File with the rows to measure on."),
-        click.option("--out", type=folder, required=True, help="Folder for the fine-tuned model."),
+        click.option("--out", type=folder, required=True, help="Folder for the fine-tuned model, new or empty."),
+        click.option("--overwrite", is_flag=True, help="Replace the model that is in --out."),
         click.option("--learning-rate", default=learning_rate, help="Highest learning rate."),
         click.option("--epochs", default=3, type=some, help="Times that each training row is seen."),
         click.option("--batch-size", default=32, type=some, help="Rows of a step."),
@@ -123,22 +124,88 @@ def recipe_options(*, learning_rate: float, max_seq_length: int) -> Callable[[Ca
     return add
 
 
-def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
-    """Returns the tokenizer that lies beside the pre-trained encoder.
+def check_folders(recipe: Recipe) -> None:
+    """Looks at the folders of both models, before anything that takes long.
 
     Raises:
-        click.UsageError: If there is no model, or it cannot see so many pieces at a time.
+        click.UsageError: If there is no model, it cannot see so many pieces at a time, or `--out` holds something.
     """
-    if not (recipe.model / "config.json").exists():
+    config = recipe.model / "config.json"
+    if not config.exists():
         raise click.UsageError(f"{recipe.model} has no config.json; --model takes a folder like bert-train's run/hf")
-    most = AutoConfig.from_pretrained(recipe.model).max_position_embeddings
+    most = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings", NUM_PLACES)
     if not 16 <= recipe.max_seq_length <= most:
         raise click.UsageError(f"--max-seq-length is {recipe.max_seq_length}; this model takes 16 to {most}")
+    if recipe.out.exists() and any(recipe.out.iterdir()) and not recipe.overwrite:
+        raise click.UsageError(
+            f"{recipe.out} is not empty; give --out another folder, or --overwrite to replace the model in this one"
+        )
+
+
+def load_tokenizer(recipe: Recipe, *, metrics: str) -> PreTrainedTokenizerBase:
+    """Imports all that takes long, and returns the tokenizer that lies beside the pre-trained encoder.
+
+    Args:
+        recipe: What was asked for.
+        metrics: Module of the metrics, which are missed now rather than after the training.
+
+    Raises:
+        click.ClickException: If a package is missing.
+    """
+    click.echo("loading torch and transformers", err=True)
+    try:
+        for name in ("torch", "transformers", "accelerate", metrics):
+            import_module(name)
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error}; the README beside this script says what to install") from error
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(recipe.model)
+
+
+def progress(*rows: Any, **options: Any) -> tqdm[Any]:
+    """Returns a bar for a terminal; where stderr is a file, it is one from the second minute on, and renewed rarely."""
+    seconds = 0 if sys.stderr.isatty() else LOG_SECONDS
+    return tqdm(*rows, leave=False, delay=seconds, mininterval=seconds or 0.1, maxinterval=seconds or 10, **options)
+
+
+def make_callback() -> TrainerCallback:
+    """Returns what shows a bar over the steps and over the test rows, and a line at the end of each epoch."""
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):
+        bar: tqdm[Any] | None = None
+
+        def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            self.bar = progress(total=state.max_steps, desc="training", unit="step")
+
+        def on_step_end(self, *_: Any, **_more: Any) -> None:
+            self.bar.update()
+
+        def on_log(self, *_: Any, logs: Mapping[str, float], **_more: Any) -> None:
+            if "loss" in logs:  # of an epoch, not of the whole training
+                tqdm.write(f"epoch {logs['epoch']:g}  loss {logs['loss']:.4f}")
+                sys.stdout.flush()
+
+        def on_train_end(self, *_: Any, **_more: Any) -> None:
+            self.bar.close()
+            self.bar = None
+
+        def on_prediction_step(self, *_: Any, eval_dataloader: Any, **_more: Any) -> None:
+            self.bar = self.bar or progress(total=len(eval_dataloader), desc="measuring", unit="batch")
+            self.bar.update()
+
+        def on_predict(self, *_: Any, **_more: Any) -> None:
+            self.bar.close()
+
+    return Progress()
 
 
 def fine_tune(task: Task, *, recipe: Recipe, seed: int, from_scratch: bool) -> tuple[PreTrainedModel, Scores]:
     """Trains a model, and returns it with its scores on the test rows."""
+    import torch
+    from transformers import AutoConfig, PrinterCallback, Trainer, TrainingArguments, set_seed
+
     set_seed(seed)  # before there is a model, since its new weights are drawn
     names = dict(enumerate(task.labels))
     labels = {"id2label": names, "label2id": {name: number for number, name in names.items()}} if names else {}
@@ -165,9 +232,8 @@ def fine_tune(task: Task, *, recipe: Recipe, seed: int, from_scratch: bool) -> t
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=task.train, data_collator=task.collator)
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(make_callback())
     trainer.train()
-    for row in trainer.state.log_history[:-1]:
-        click.echo(f"epoch {row['epoch']:g}  loss {row['loss']:.4f}")
     return model.eval(), task.score(trainer.predict(task.test))
 
 
@@ -177,9 +243,15 @@ def run(task: Task, *, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Pr
     Returns:
         The model, or None where beginnings were compared.
     """
+    from transformers import logging
+
     logging.set_verbosity_error()  # else from_pretrained warns of the new layer's weights
     logging.disable_progress_bar()
-    click.echo(f"{len(task.train):,} rows to train on, {len(task.test):,} to measure on")
+    num_steps = math.ceil(len(task.train) / recipe.batch_size)
+    click.echo(
+        f"{len(task.train):,} rows to train on, {len(task.test):,} to measure on; "
+        f"{num_steps:,} step{'s' if num_steps > 1 else ''} an epoch"
+    )
     if recipe.compare:
         compare(task, recipe=recipe)
         return None
@@ -193,10 +265,11 @@ def run(task: Task, *, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Pr
 
 def compare(task: Task, *, recipe: Recipe) -> None:
     """Trains from both beginnings with the seeds 0, 1, ..., and prints mean and standard deviation of the scores."""
-    scores = {
-        name: [fine_tune(task, recipe=recipe, seed=seed, from_scratch=scratch)[1] for seed in range(recipe.compare)]
-        for name, scratch in (("pre-trained", False), ("random", True))
-    }
+    scores: dict[str, list[Scores]] = {"pre-trained": [], "random": []}
+    for name, rows in scores.items():
+        for seed in range(recipe.compare):
+            click.echo(f"{name} weights, seed {seed}", err=True)
+            rows.append(fine_tune(task, recipe=recipe, seed=seed, from_scratch=name == "random")[1])
     recipe.out.mkdir(parents=True, exist_ok=True)
     (recipe.out / "comparison.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
     metrics = list(scores["random"][0])

@@ -2,24 +2,26 @@
 
     python examples/finetune/sentences.py --model run/hf --train train.tsv --test dev.tsv --out labels/
 
-The files are tables as of GLUE, with a line of column names: `sentence` and `label` as in SST-2, or other names by
-option. For CoLA, which has no such line: `--header source,label,mark,sentence`.
+The files are tables as of GLUE, with a line of column names: `sentence` and `label` as in SST-2, or others by
+`--text-column` and `--label-column`. For CoLA, which has no such line: `--header source,label,mark,sentence`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from recipe import Recipe, Scores, Task, load_tokenizer, recipe_options, run
-from sklearn.metrics import accuracy_score, matthews_corrcoef
+from recipe import Recipe, Scores, Task, check_folders, load_tokenizer, progress, recipe_options, run
 from tables import number_labels, read_table
-from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, pipeline
-from transformers.trainer_utils import PredictionOutput
+
+if TYPE_CHECKING:
+    from transformers.trainer_utils import PredictionOutput
 
 
 def score(output: PredictionOutput) -> Scores:
     """Returns the share of right labels, and Matthews' correlation, which CoLA is measured by."""
+    from sklearn.metrics import accuracy_score, matthews_corrcoef
+
     predicted = output.predictions.argmax(-1)
     return {
         "accuracy": float(accuracy_score(output.label_ids, predicted)),
@@ -36,15 +38,17 @@ def score(output: PredictionOutput) -> Scores:
 def main(text_column: str, label_column: str, header: str | None, text: str | None, **options: Any) -> None:
     """Fine-tunes a BERT on sentences with labels."""
     recipe = Recipe(**options)
-    tokenizer = load_tokenizer(recipe)
+    check_folders(recipe)
     columns = (text_column, label_column)
     train, test = (read_table(path, columns=columns, header=header) for path in (recipe.train, recipe.test))
     labels = number_labels(train, test)
+    tokenizer = load_tokenizer(recipe, metrics="sklearn.metrics")
+    from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, pipeline
 
     def encode(rows: list[tuple[str, ...]]) -> list[dict[str, Any]]:
         return [
             {**tokenizer(sentence, truncation=True, max_length=recipe.max_seq_length), "label": labels[label]}
-            for sentence, label in rows
+            for sentence, label in progress(rows, desc="encoding")
         ]
 
     task = Task(

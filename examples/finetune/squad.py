@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MAX_ANSWER = 30  # pieces, as in the published run_squad.py
 MAX_OVERLAP = 128  # of windows, in pieces; the same
@@ -64,7 +66,7 @@ def read_squad(path: Path) -> list[Question]:
     return questions
 
 
-def iter_windows(questions: list[Question], tokenizer: PreTrainedTokenizerBase, *, length: int) -> Iterator[Window]:
+def iter_windows(questions: Iterable[Question], tokenizer: PreTrainedTokenizerBase, *, length: int) -> Iterator[Window]:
     """Yields the windows of all questions, those of a question in the order of its text.
 
     Raises:

@@ -9,13 +9,13 @@ each sentence. A word's tag is learned and read at its first piece, as in the pa
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from recipe import Recipe, Scores, Task, load_tokenizer, recipe_options, run
-from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
-from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, pipeline
-from transformers.trainer_utils import PredictionOutput
+from recipe import Recipe, Scores, Task, check_folders, load_tokenizer, progress, recipe_options, run
+
+if TYPE_CHECKING:
+    from transformers.trainer_utils import PredictionOutput
 
 NO_LOSS = -100  # what torch's cross entropy leaves out
 
@@ -49,13 +49,16 @@ def read_conll(path: Path, *, tag_column: int = -1) -> list[Sentence]:
 def main(tag_column: int, text: str | None, **options: Any) -> None:
     """Fine-tunes a BERT on sentences with a tag for each word."""
     recipe = Recipe(**options)
-    tokenizer = load_tokenizer(recipe)
+    check_folders(recipe)
     train, test = (read_conll(path, tag_column=tag_column) for path in (recipe.train, recipe.test))
     tags = sorted({tag for sentence in [*train, *test] for _, tag in sentence})
+    tokenizer = load_tokenizer(recipe, metrics="seqeval.metrics")
+    from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
+    from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, pipeline
 
     def encode(sentences: list[Sentence]) -> list[dict[str, Any]]:
         rows = []
-        for sentence in sentences:
+        for sentence in progress(sentences, desc="encoding"):
             words = [word for word, _ in sentence]
             row = tokenizer(words, is_split_into_words=True, truncation=True, max_length=recipe.max_seq_length)
             labels, before = [], None

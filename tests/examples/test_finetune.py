@@ -5,6 +5,8 @@ import hashlib
 import json
 import math
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from click.testing import CliRunner
 from transformers.trainer_utils import PredictionOutput
 
 from trainer.predict_cli import main as predict
+
+from .conftest import FINETUNE
 
 SUFFIXES = {"sentences": "tsv", "pairs": "tsv", "tokens": "txt", "questions": "json"}
 CLASSES = {
@@ -322,9 +326,9 @@ def test_defaults_are_the_published_ones(scripts):
 
 
 def test_learning_rate_rises_over_a_tenth_of_the_steps_and_falls_to_nothing(scripts, run, tmp_path, monkeypatch):
-    recipe, seen = scripts["recipe"], []
+    seen = []
 
-    class Watching(recipe.Trainer):
+    class Watching(transformers.Trainer):
         def training_step(self, *args, **kwargs):
             seen.append(self.optimizer.param_groups[0]["lr"])
             return super().training_step(*args, **kwargs)
@@ -335,7 +339,7 @@ def test_learning_rate_rises_over_a_tenth_of_the_steps_and_falls_to_nothing(scri
             assert [group["weight_decay"] for group in groups] == [0.01, 0.0]
             assert all(parameter.ndim == 1 for parameter in groups[1]["params"])
 
-    monkeypatch.setattr(recipe, "Trainer", Watching)
+    monkeypatch.setattr("transformers.Trainer", Watching)
     run("sentences", tmp_path, "--epochs", "4", "--batch-size", "8", "--learning-rate", "1e-4")
     assert seen == pytest.approx([*(1e-4 * np.arange(2) / 2), *(1e-4 * np.arange(18, 0, -1) / 18)])
 
@@ -362,7 +366,7 @@ ASKED = {
 def check(name, printed, out):
     """What each of the scripts prints and leaves."""
     lines = printed.splitlines()
-    assert lines[0].endswith("to measure on")
+    assert re.fullmatch(r"\d+ rows to train on, \d+ to measure on; [2-9] steps an epoch", lines[0])
     assert re.fullmatch(r"epoch 1  loss \d+\.\d{4}", lines[1])
     assert re.match(r".*test\.\w+: .+ -?\d+\.\d%", lines[2])
     config = json.loads((out / "config.json").read_text())
@@ -451,6 +455,64 @@ def test_words_that_do_not_fit_are_told_of(run, tmp_path):
 def test_longer_texts_than_the_model_sees_are_refused(run, tmp_path):
     with pytest.raises(UsageError, match="--max-seq-length is 513; this model takes 16 to 512"):
         run("sentences", tmp_path / "out", "--max-seq-length", 513)
+
+
+SLOW_TO_IMPORT = ["torch", "transformers", "accelerate", "datasets", "sklearn", "seqeval", "torchmetrics"]
+
+
+def test_help_and_wrong_paths_cost_no_import(tmp_path):
+    code = "import runpy, sys; sys.modules.update(dict.fromkeys(sys.argv.pop(1).split(','))); sys.argv.pop(0); "
+    code += "sys.path.insert(0, sys.argv[0].rpartition('/')[0]); runpy.run_path(sys.argv[0], run_name='__main__')"
+    for name in SUFFIXES:
+        command = [sys.executable, "-c", code, ",".join(SLOW_TO_IMPORT), FINETUNE / f"{name}.py"]
+        assert "Usage: " in subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+    wrong = subprocess.run([*command, "--train", tmp_path / "no"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stderr.splitlines()[-1][-19:]) == (2, "no' does not exist.")
+
+
+@pytest.mark.parametrize("name", SUFFIXES)
+def test_files_and_folders_are_looked_at_before_the_imports(run, tmp_path, monkeypatch, name):
+    for module in SLOW_TO_IMPORT:
+        monkeypatch.setitem(sys.modules, module, None)
+    empty = write(tmp_path / "a.tsv", "")
+    with pytest.raises(ClickException, match=r"has no (rows|sentences)|is no file as of SQuAD"):
+        run(name, tmp_path / "out", "--test", empty)
+    with pytest.raises(UsageError, match="is not empty; give --out another folder, or --overwrite"):
+        run(name, tmp_path)
+    with pytest.raises(ClickException, match="import of torch halted.*README beside this script says what to install"):
+        run(name, tmp_path / "out")
+
+
+def test_two_columns_of_text_are_two(run, tmp_path):
+    with pytest.raises(UsageError, match="--text-columns takes the names of two columns"):
+        run("pairs", tmp_path, "--text-columns", "text")
+
+
+def test_model_in_out_is_kept_unless_it_may_be_replaced(run, tmp_path):
+    run("sentences", tmp_path)
+    kept = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(UsageError, match="is not empty"):
+        run("sentences", tmp_path, "--seed", 1)
+    assert (tmp_path / "model.safetensors").read_bytes() == kept
+    run("sentences", tmp_path, "--seed", 1, "--overwrite")
+    assert (tmp_path / "model.safetensors").read_bytes() != kept
+
+
+def test_what_happens_is_told_at_once_and_bars_are_for_terminals(scripts, run, tmp_path, monkeypatch, capsys):
+    told = []
+    monkeypatch.setattr(scripts["recipe"].click, "echo", lambda text, **options: told.append((text, options)))
+    run("sentences", tmp_path / "file")
+    assert told[0] == ("loading torch and transformers", {"err": True})
+    monkeypatch.undo()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    capsys.readouterr()
+    bars = []
+    make = scripts["recipe"].progress
+    monkeypatch.setattr(
+        scripts["recipe"], "progress", lambda *rows, **options: bars.append(make(*rows, **options)) or bars[-1]
+    )
+    run("sentences", tmp_path / "terminal")
+    assert [(bar.desc, bar.n, bar.total) for bar in bars] == [("training", 2, 2), ("measuring", 1, 1)]
 
 
 def test_folder_without_a_model_is_refused(run, tmp_path):
