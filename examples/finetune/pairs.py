@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from recipe import Recipe, Scores, Task, check_folders, load_tokenizer, progress, recipe_options, run
-from tables import number_labels, read_table
+from tables import most_frequent, number_labels, read_table
 
 if TYPE_CHECKING:
     from transformers.trainer_utils import PredictionOutput
@@ -68,6 +68,7 @@ def main(
         test=encode(test),
         collator=DataCollatorWithPadding(tokenizer),
         score=score,
+        most_frequent=most_frequent(test),
     )
     if run(task, recipe=recipe, tokenizer=tokenizer):
         one, other = text or test[0][:2]

@@ -80,6 +80,7 @@ class Task:
         test: Encoded test rows.
         collator: Makes a batch of encoded rows.
         score: Returns the task's usual metrics by name, from the model's output for all test rows.
+        most_frequent: Share of the test rows with the most frequent label; 0 where the accuracy is not that of rows.
     """
 
     model_class: Any
@@ -88,6 +89,7 @@ class Task:
     test: Sequence[Mapping[str, Any]]
     collator: Callable[..., Any]
     score: Callable[[PredictionOutput], Scores]
+    most_frequent: float = 0.0
 
 
 def recipe_options(*, learning_rate: float, max_seq_length: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -256,7 +258,10 @@ def run(task: Task, *, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Pr
         compare(task, recipe=recipe)
         return None
     model, scores = fine_tune(task, recipe=recipe, seed=recipe.seed, from_scratch=recipe.from_scratch)
-    click.echo(f"{recipe.test}: " + ", ".join(f"{name} {score:.1%}" for name, score in scores.items()))
+    told = {name: f"{name} {score:.1%}" for name, score in scores.items()}
+    if task.most_frequent:
+        told["accuracy"] += f" ({task.most_frequent:.1%} by the most frequent label alone)"
+    click.echo(f"{recipe.test}: " + ", ".join(told.values()))
     model.save_pretrained(recipe.out)
     tokenizer.model_max_length = recipe.max_seq_length  # longer texts are asked about in windows of what was trained
     tokenizer.save_pretrained(recipe.out)

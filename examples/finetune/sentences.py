@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from recipe import Recipe, Scores, Task, check_folders, load_tokenizer, progress, recipe_options, run
-from tables import number_labels, read_table
+from tables import most_frequent, number_labels, read_table
 
 if TYPE_CHECKING:
     from transformers.trainer_utils import PredictionOutput
@@ -58,6 +58,7 @@ def main(text_column: str, label_column: str, header: str | None, text: str | No
         test=encode(test),
         collator=DataCollatorWithPadding(tokenizer),
         score=score,
+        most_frequent=most_frequent(test),
     )
     if run(task, recipe=recipe, tokenizer=tokenizer):
         text = text or test[0][0]

@@ -369,6 +369,7 @@ def check(name, printed, out):
     assert re.fullmatch(r"\d+ rows to train on, \d+ to measure on; [2-9] steps an epoch", lines[0])
     assert re.fullmatch(r"epoch 1  loss \d+\.\d{4}", lines[1])
     assert re.match(r".*test\.\w+: .+ -?\d+\.\d%", lines[2])
+    assert (" by the most frequent label alone), " in lines[2]) == (name in ("sentences", "pairs"))
     config = json.loads((out / "config.json").read_text())
     assert config["architectures"] == [CLASSES[name]]
     if name != "questions":
