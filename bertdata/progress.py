@@ -176,6 +176,8 @@ def _describe_found(found: Snapshot) -> str:
 
 
 def _describe_stage(snapshot: Snapshot) -> str:
+    if snapshot.stage == "reading words" and not snapshot.read_bytes:
+        return "starting workers"
     if snapshot.stage in ("reading words", "tokenizing"):
         return f"{snapshot.stage} {snapshot.portions:,}/{snapshot.num_portions:,}"
     if snapshot.num_shards is not None:

@@ -81,13 +81,16 @@ def make_page(runs: Sequence[RunHistory]) -> str:
 
 
 def _named_apart(runs: Sequence[RunHistory]) -> list[RunHistory]:
-    """Returns the runs with a number behind names that several have."""
-    names = [run.name for run in runs]
+    """Returns the runs, those of the same name under the ends of their folders: `run` and `quickstart/run`.
+
+    A run that is given twice has a number behind its name.
+    """
+    most = max(len(run.folder.parts) for run in runs)
+    ends = [["/".join(run.folder.parts[-length:]) for run in runs] for length in range(1, most + 1)]
+    names = next((found for found in ends if len(set(found)) == len(found)), ends[0])
     return [
-        dataclasses.replace(run, name=f"{run.name} ({names[:place].count(run.name) + 1})")
-        if names.count(run.name) > 1
-        else run
-        for place, run in enumerate(runs)
+        dataclasses.replace(run, name=name if names.count(name) == 1 else f"{name} ({names[:place].count(name) + 1})")
+        for place, (run, name) in enumerate(zip(runs, names, strict=True))
     ]
 
 

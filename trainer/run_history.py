@@ -41,13 +41,15 @@ class RunHistory:
     """A run.
 
     Attributes:
-        name: What it is called on the page.
+        folder: Its folder, from the root of the file system.
+        name: What it is called on the page: by default the folder's own name.
         rows: All rows, in their order.
         num_unread: Lines behind the first that could not be read; the last line of a run in progress is none.
         facts: Contents of `run.json`; empty where there is none.
         options: `TrainOptions.to_json()`, from `run.json` or the newest checkpoint; empty where there is neither.
     """
 
+    folder: Path
     name: str
     rows: list[Row]
     num_unread: int
@@ -129,8 +131,10 @@ def load_history(folder: Path) -> RunHistory:
         raise TrainingError(f"{path} has no rows yet; wait for the first, which comes after --log-every steps")
     facts = load_facts(folder) or {}
     options = facts.get("options") or _checkpoint_options(folder / "checkpoints")
+    place = Path(os.path.abspath(folder))  # noqa: PTH100 (resolve would follow a link to another name)
     return RunHistory(
-        name=Path(os.path.abspath(folder)).name,  # noqa: PTH100 (resolve would follow a link to another name)
+        folder=place,
+        name=place.name,
         rows=rows,
         num_unread=num_unread,
         facts=facts,

@@ -231,9 +231,9 @@ class RunLog:
         self._last_loss = (step, row["loss"])
         work = Work(
             num_samples=lap.num_steps * options.batch_size,
-            num_tokens=interval.num_tokens,
-            computed_tokens=interval.computed_tokens,
-            flops=interval.flops(options.model),
+            num_tokens=interval.timed_tokens,
+            padding=interval.padding,
+            flops=interval.timed_flops(options.model),
         )
         row |= speed_of(
             work, lap, seconds_waited=interval.seconds_waited, num_devices=self._world.size, peak=self._peak

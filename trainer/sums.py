@@ -25,17 +25,33 @@ class Interval(NamedTuple):
         squared_lengths: See `trainer.metrics.WORK`.
         computed_tokens: See there.
         seconds_waited: Waited for data by the process that waited most; the others wait for that one.
+        before: What of it was done before the run was continued, without the wait; None where that is nothing.
     """
 
     sums: Tensor
     squared_lengths: float
     computed_tokens: float
-    seconds_waited: float
+    seconds_waited: float = 0.0
+    before: Interval | None = None
 
     @property
     def num_tokens(self) -> float:
         """Tokens, without padding."""
         return float(self.sums[SUMS.index("num_tokens")])
+
+    @property
+    def timed_tokens(self) -> float:
+        """The tokens of which this run, as it goes on, knows how long they took."""
+        return self.num_tokens - (self.before.num_tokens if self.before else 0.0)
+
+    @property
+    def padding(self) -> float:
+        """Share of the computed tokens that is padding."""
+        return 1 - self.num_tokens / max(self.computed_tokens, 1.0)
+
+    def timed_flops(self, model: ModelOptions) -> float:
+        """Returns the operations that `timed_tokens` took."""
+        return self.flops(model) - (self.before.flops(model) if self.before else 0.0)
 
     def flops(self, model: ModelOptions) -> float:
         """Returns the floating-point operations of the model, see `trainer.flops`."""
@@ -62,6 +78,9 @@ class RunSums:
         self._epoch = torch.zeros_like(self._interval)
         self._work = np.zeros(len(WORK))
         self._seconds_waited = 0.0
+        self._before: Interval | None = None
+        if saved is not None:
+            self._before = Interval(saved["interval_sums"].cpu().clone(), *saved["interval_work"].tolist())
         if saved is not None and world.is_main:  # saved sums are those of all processes together
             self._interval += saved["interval_sums"].to(world.device)
             self._epoch += saved["epoch_sums"].to(world.device)
@@ -90,8 +109,11 @@ class RunSums:
         self._interval.zero_()
         self._work[:] = 0
         self._seconds_waited = 0.0
+        before, self._before = self._before, None
         squared_lengths, computed_tokens = work.tolist()
-        return Interval(torch.from_numpy(sums), squared_lengths, computed_tokens, float(waits_of_all.max()))
+        return Interval(
+            torch.from_numpy(sums), squared_lengths, computed_tokens, float(waits_of_all.max()), before=before
+        )
 
     def read_epoch(self) -> Tensor:
         """Returns float64 [7], the sums since the last row of an epoch; they begin anew."""

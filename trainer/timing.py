@@ -35,13 +35,13 @@ class Work(NamedTuple):
     Attributes:
         num_samples: Samples, those of damaged blocks among them.
         num_tokens: Tokens, without padding.
-        computed_tokens: Tokens that were computed, padding among them.
+        padding: Share of the tokens that were computed for nothing.
         flops: Floating-point operations of the model, see `trainer.flops.training_flops`.
     """
 
     num_samples: int
     num_tokens: float
-    computed_tokens: float
+    padding: float
     flops: float
 
 
@@ -58,7 +58,7 @@ def speed_of(work: Work, lap: Lap, *, seconds_waited: float, num_devices: int, p
     seconds = lap.seconds
     flops_per_second = work.flops / seconds / num_devices
     speed = {
-        "padding": 1 - work.num_tokens / max(work.computed_tokens, 1.0),
+        "padding": work.padding,
         "data_wait": seconds_waited / seconds,
         "sequences_per_second": work.num_samples / seconds,
         "tokens_per_second": work.num_tokens / seconds,

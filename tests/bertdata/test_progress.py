@@ -198,7 +198,7 @@ def test_plain_lines_where_stderr_is_no_terminal(tmp_path, wiki_file, trained, c
     lines = [LINE.fullmatch(line) for line in captured.err.splitlines()]
     assert all(lines), captured.err
     stages = [line["stage"].strip() for line in lines]
-    assert stages[0] == "reading words"
+    assert stages[0] == "starting workers"
     assert "building shards" in stages
     assert len(set(stages)) == len(stages)  # one at each beginning, and none for ten seconds
 

@@ -279,6 +279,15 @@ def test_usage_errors_exit_with_2(arguments: tuple[str, ...], message: str) -> N
     assert message in result.stderr
 
 
+def test_runs_of_the_same_name_go_by_the_ends_of_their_folders(tmp_path: Path) -> None:
+    first, second = (write_old_run(tmp_path / name / "run") for name in ("one", "two"))
+    text = text_of(page_of(first, second))
+    assert "one/run" in text
+    assert "two/run" in text
+    assert tmp_path.name not in text
+    assert "run (1)" in text_of(page_of(first, first))
+
+
 def test_help_shows_the_options_of_training_and_names_the_report() -> None:
     text = invoke("--help").output
     assert text.startswith("Usage: bert-train [OPTIONS]\n")

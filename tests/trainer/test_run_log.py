@@ -142,6 +142,27 @@ def test_continued_run_writes_the_same_rows_and_curves(data_set: DataSet, tmp_pa
     assert [(event.step, event.value) for event in events] == expected
 
 
+def test_first_speeds_of_a_continued_run_are_those_of_what_it_did_itself(
+    data_set: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_time: FakeTime
+) -> None:
+    monkeypatch.setattr("trainer.train.backward", passing(fake_time, 2.0, backward))
+    options = options_for(tmp_path, max_steps=6, log_every=6, save_every=4)
+    (whole,) = [row for row in train_on(data_set, options) if row["kind"] == "train"]
+    (tmp_path / "checkpoints" / "step-00000006.pt").unlink()
+    checkpoint = load_latest(tmp_path / "checkpoints")
+    (row,) = [row for row in train_on(data_set, options, checkpoint=checkpoint) if row["kind"] == "train"]
+    data = TrainingData(data_sets=(data_set,))
+    plan, reader = data.make_plan(data.initial_state(seed=0, batch_size=16)), data.open_split("train")
+    loader = Loader(plan, reader, rank=0, world_size=1, cutting=data.make_cutting(micro_batch_size=16))
+    num_tokens = sum(len(batch.token_ids) for step in loader.steps(4, 6) for batch in step.micro_batches)
+    assert row["sequences_per_second"] == pytest.approx(32 / 4)
+    assert row["tokens_per_second"] == pytest.approx(num_tokens / 4)
+    # As many operations a token as in the whole run, but for the lengths of these samples.
+    per_token = row["tflops_per_device"] / row["tokens_per_second"]
+    assert per_token == pytest.approx(whole["tflops_per_device"] / whole["tokens_per_second"], rel=0.1)
+    assert row["padding"] == whole["padding"]
+
+
 def test_full_disk_ends_a_run_with_one_clear_error(
     data_set: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

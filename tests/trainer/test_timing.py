@@ -74,7 +74,7 @@ def test_remaining_pauses_at_the_ends_of_epochs() -> None:
 
 
 def test_speed_is_per_second_and_device() -> None:
-    work = Work(num_samples=40, num_tokens=900.0, computed_tokens=1000.0, flops=6e12)
+    work = Work(num_samples=40, num_tokens=900.0, padding=0.1, flops=6e12)
     speed = speed_of(work, Lap(10, 2.0), seconds_waited=0.5, num_devices=3, peak=4e12)
     assert speed == {
         "padding": pytest.approx(0.1),
