@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_log = logging.getLogger(__name__)
+
 _STDIN = "-"
 _READ_BYTES = 1 << 20
 _AT_LEAST_ONE = click.IntRange(min=1)
@@ -139,7 +141,10 @@ def _iter_questions(stream: BufferedReader) -> Iterator[list[Question]]:
         questions: list[Question] = []
         try:
             for number, line in numbered:
-                questions.append(_parse_line(line, number=number))
+                if line.strip():
+                    questions.append(_parse_line(line, number=number))
+                else:
+                    _log.warning("line %d is empty, and is passed over", number)
         except InputError:
             yield questions
             raise

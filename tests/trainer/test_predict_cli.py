@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -137,11 +138,17 @@ def test_lines_of_stdin(folder: Path) -> None:
     assert [block.splitlines()[0] for block in blocks[:-1]] == [" | ".join(texts) for texts in wanted]
 
 
+def test_empty_lines_of_stdin_are_passed_over_and_told(folder: Path) -> None:
+    result = invoke(folder, "--json", input=b"[MASK] 1\n\n \r\n[MASK] 4\n\n")
+    assert result.exit_code == 0
+    assert [json.loads(one)["text"] for one in result.stdout.splitlines()] == ["[MASK] 1", "[MASK] 4"]
+    assert re.findall(r"line (\d) is empty", result.stderr) == ["2", "3", "5"]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         (b"no mask", r"line 3: there is no [MASK] in the text"),
-        (b"", "line 3: a text is empty"),
         (b"[MASK]\t ", "line 3: a text is empty"),
         (b"[MASK]\tb\tc", "line 3: it has 2 tabs"),
         (b"[MASK] \xff", "line 3: it is not UTF-8"),
