@@ -79,6 +79,7 @@ def _export(model: BertForPreTraining, folder: Path, *, tokenizer_folder: Path, 
         config = json.dumps(hf_config(model.options, pad_token_id=pad_token_id), indent=2)
         (temporary / "config.json").write_text(config + "\n", encoding="utf-8")
         save_file(hf_weights(model), temporary / "model.safetensors", metadata={"format": "pt"})
+        shutil.copymode(temporary / "config.json", temporary / "model.safetensors")  # else it is the owner's alone
         for name in _TOKENIZER_FILES:
             if (tokenizer_folder / name).exists():
                 shutil.copyfile(tokenizer_folder / name, temporary / name)

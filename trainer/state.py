@@ -20,8 +20,8 @@ FORMAT_VERSION = 1
 """Of the state, and of the order of samples that it stands for."""
 
 MAY_DIFFER = (
-    "processes, loader workers, micro-batches, padding, the place of the shards and --skip-bad-blocks may differ; all "
-    "else decides the order of samples"
+    "processes, loader workers, micro-batches, padding, the place of the shards, --skip-bad-blocks and how the model "
+    "learns (rate, schedule, length, dropout) may differ; all else decides the order of samples, or is the model itself"
 )
 """What the state does not depend on, for messages."""
 

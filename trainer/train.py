@@ -116,7 +116,10 @@ def train(
         bare_model.load_state_dict(checkpoint["model"])
         load_optimizer_state(optimizer, checkpoint["optimizer"])
         first_step, evaluation_due = int(checkpoint["step"]), bool(checkpoint["evaluation_due"])
-        _log.info("continuing %s at step %d", out, first_step)
+        if first_step < options.max_steps:
+            _log.info("continuing %s at step %d", out, first_step)
+        else:
+            _log.info("%s has done its %d steps; only what is missing after them is done", out, first_step)
     elif options.init is not None:
         initial = load_initial(
             Path(options.init),

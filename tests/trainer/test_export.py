@@ -68,6 +68,15 @@ def test_export_brings_the_tokenizer(model: BertForPreTraining, data_set: DataSe
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["architectures"] == ["BertForPreTraining"]
 
 
+def test_export_can_be_read_by_whom_other_new_files_can(
+    model: BertForPreTraining, data_set: DataSet, tmp_path: Path
+) -> None:
+    export_model(model, tmp_path / "hf", tokenizer_folder=data_set.folder, pad_token_id=0)
+    (tmp_path / "new").touch()
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "hf").iterdir()}
+    assert set(modes.values()) == {(tmp_path / "new").stat().st_mode}, modes
+
+
 def test_run_exports_a_model_that_gives_our_logits_from_text(data_set: DataSet, tmp_path: Path) -> None:
     train_on(data_set, options_for(tmp_path, max_steps=4))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
