@@ -118,6 +118,7 @@ def main(out: Path) -> None:
     for texts in (["The cat sat on the mat.", "It was sleeping."], ["How are [MASK] doing?"]):
         run("bert-predict", training, *texts)
     print(f"\nThe model is in {training / 'hf'}; transformers' BertForPreTraining.from_pretrained loads it.")
+    print("After `. .venv/bin/activate` the commands above are yours; docs/first-steps.md goes on with a real dump.")
 
 
 if __name__ == "__main__":
