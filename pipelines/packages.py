@@ -16,7 +16,6 @@ stays, and where it holds bertdata already, nothing is added.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import re
 import shutil
@@ -28,6 +27,7 @@ import urllib.request
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import bertdata
@@ -129,7 +129,9 @@ def build_wheel(source: Path, *, folder: Path) -> Path:
     Raises:
         ConfigError: pip is not installed, or fails.
     """
-    if importlib.util.find_spec("pip") is None:
+    # Not `importlib.util.find_spec`: setuptools listens there for "pip", and takes its distutils away from all else in
+    # this process, such as torch.compile.
+    if PathFinder.find_spec("pip") is None:
         raise ConfigError(f"to build a wheel of this checkout for workers needs pip, which is not installed; {_OWN}")
     copy = folder / "source"  # setuptools builds within the folder, and would take what older builds left there
     copy.mkdir()

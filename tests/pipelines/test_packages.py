@@ -11,6 +11,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import apache_beam as beam
 import pytest
@@ -160,9 +161,31 @@ def test_wheel_that_cannot_be_built_is_an_error_with_what_pip_says(tmp_path):
 
 
 def test_pip_has_to_be_there_to_build_a_wheel(tmp_path, monkeypatch):
-    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(packages, "PathFinder", SimpleNamespace(find_spec=lambda _name: None))
     with pytest.raises(ConfigError, match="needs pip, which is not installed"):
         build_wheel(ROOT, folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_building_a_wheel_leaves_distutils_to_what_comes_after_in_the_process(tmp_path):
+    program = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from bertdata.errors import ConfigError
+from pipelines.packages import build_wheel
+assert "setuptools" not in sys.modules
+try:
+    build_wheel(Path("nowhere"), folder=Path.cwd())
+except ConfigError:
+    import setuptools  # fails where it cannot put its own distutils in the place of Python's
+    print(sys.modules["distutils"].__file__)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "_distutils" in shown.stdout
 
 
 def test_packages_are_among_what_beam_uploads(tmp_path, monkeypatch):
