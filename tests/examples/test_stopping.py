@@ -21,7 +21,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("example", ["quickstart", "study"])
+@pytest.mark.parametrize("example", ["quickstart", pytest.param("study", marks=pytest.mark.slow)])
 def test_run_stopped_waits_until_the_command_has_saved(tmp_path, example):
     (tmp_path / "saves_slowly.py").write_text(SAVES_SLOWLY)
     program = f"import run; run.run('python', {str(tmp_path / 'saves_slowly.py')!r}, {str(tmp_path / 'saved')!r})"

@@ -272,6 +272,7 @@ def test_two_processes_equal_one(data_set: DataSet, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "2" / "hf" / "config.json").read_text())["vocab_size"] == 120
 
 
+@pytest.mark.slow
 def test_bad_block_that_several_processes_meet_counts_once(
     new_data_set: Callable[..., DataSet], tmp_path: Path
 ) -> None:
